@@ -1,24 +1,24 @@
 """Every error that veloflow raises, as one tree, so that a caller knows what to catch.
 
-    VeloflowError
-    ├── InputError                 what the user gave is wrong: exit code 2, nothing is lost
-    │   ├── NotFoundError          no such workflow, device or file; names the nearest one
-    │   ├── DefinitionError        a definition file that cannot be read or built (file and line)
-    │   ├── OptionError            an unknown, missing or badly typed option
-    │   ├── DataError              a missing or damaged data file; says how to get it
-    │   ├── GraphError             the graph is wrong
-    │   │   ├── LinkError          an unlinked input, or a link to something that does not exist
-    │   │   ├── ShapeError         two ends of a data link do not fit
-    │   │   └── ControlError       an unreachable unit, a loop without a repeater, no way to the end
-    │   ├── DeviceError            a device that does not exist or does not work here
-    │   ├── CheckpointError        a checkpoint that is damaged or belongs to something else
-    │   └── StorageError           a full disk, a folder that cannot be written
-    ├── RunError                   the run failed: exit code 1
-    │   ├── UnitError              a unit raised; names the unit and keeps the cause
-    │   ├── StalledError           control stopped before the end was reached
-    │   ├── NumericsError          NaN or infinity; names the first unit that had it
-    │   └── KernelError            a device could not compile or launch a kernel
-    └── Interrupted                Ctrl-C or SIGTERM: exit code 130, after a checkpoint
+VeloflowError
+├── InputError                 what the user gave is wrong: exit code 2, nothing is lost
+│   ├── NotFoundError          no such workflow, device or file; names the nearest one
+│   ├── DefinitionError        a definition file that cannot be read or built (file and line)
+│   ├── OptionError            an unknown, missing or badly typed option
+│   ├── DataError              a missing or damaged data file; says how to get it
+│   ├── GraphError             the graph is wrong
+│   │   ├── LinkError          an unlinked input, or a link to something that does not exist
+│   │   ├── ShapeError         two ends of a data link do not fit
+│   │   └── ControlError       an unreachable unit, a loop without a repeater, no way to the end
+│   ├── DeviceError            a device that does not exist or does not work here
+│   ├── CheckpointError        a checkpoint that is damaged or belongs to something else
+│   └── StorageError           a full disk, a folder that cannot be written
+├── RunError                   the run failed: exit code 1
+│   ├── UnitError              a unit raised; names the unit and keeps the cause
+│   ├── StalledError           control stopped before the end was reached
+│   ├── NumericsError          NaN or infinity; names the first unit that had it
+│   └── KernelError            a device could not compile or launch a kernel
+└── Interrupted                Ctrl-C or SIGTERM: exit code 130, after a checkpoint
 """
 
 from __future__ import annotations

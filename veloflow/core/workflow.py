@@ -1,0 +1,302 @@
+"""A workflow: a container of units and their links, itself a unit, so that workflows nest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar, Self, TypeVar, cast
+
+import networkx as nx
+
+from veloflow.core.checks import check_control, initialization_order
+from veloflow.core.flow import Flow, Outcome, UnitTime
+from veloflow.core.inputs import DataLink, check_inputs
+from veloflow.core.plumbing import EndPoint, StartPoint
+from veloflow.core.unit import Unit
+from veloflow.errors import ControlError, GraphError, LinkError, UnitError, VeloflowError, nearest
+
+__all__ = ["Workflow"]
+
+S = TypeVar("S")
+
+
+def _no_clock() -> int:
+    return 0
+
+
+class Workflow(Unit):
+    """Units wired by control and data links.
+
+    A root workflow is made with ``Workflow()``; a nested one with ``Workflow(outer)``. Index it by
+    name (``wf["Decision"]``), iterate over its units.
+
+    Args:
+        workflow: the workflow around this one; None makes a root.
+        name: the name; a root is called by its definition.
+    """
+
+    group: ClassVar[str] = "workflow"
+
+    def __init__(self, workflow: Workflow | None = None, *, name: str | None = None) -> None:
+        self.graph: nx.DiGraph[Unit] = nx.DiGraph()  # type: ignore[explicit-any]  # its stubs
+        self._units: dict[str, Unit] = {}
+        self._numbers: dict[str, int] = {}
+        self._services: dict[type[object], object] = {}
+        self._flow: Flow | None = None
+        self.clock: Callable[[], int] = _no_clock
+        self._is_prepared = False
+        if workflow is None:
+            self.data_links: dict[str, DataLink] = {}
+            self.dims = {}
+            self._workflow = None
+            self.name = name or "workflow"
+        else:
+            super().__init__(workflow, name=name)
+        self.start = StartPoint(self, name="start")
+        self.end = EndPoint(self, name="end")
+
+    # -- units --------------------------------------------------------------------------------
+
+    @property
+    def is_root(self) -> bool:
+        """Whether no workflow is around this one."""
+        return self._workflow is None
+
+    def add(self, unit: Unit, *, exact: bool) -> None:
+        """Take ``unit`` in under its name, numbered when taken unless the name is ``exact``."""
+        name = unit.name
+        while unit.name in self._units:
+            if exact:
+                raise GraphError(f"workflow {self.path!r} has a unit named {name!r} already")
+            self._numbers[name] = number = self._numbers.get(name, 1) + 1
+            unit.name = f"{name}_{number}"
+        unit._workflow = self
+        self._units[unit.name] = unit
+        self.graph.add_node(unit)
+        self.changed()
+
+    def remove(self, unit: Unit) -> None:
+        """Take ``unit`` out, with its control links; nothing may be linked to its data."""
+        readers = [one.path for one in self if any(
+            link.source is unit for link in one.data_links.values()) and one is not unit]  # fmt: skip
+        if readers:
+            raise LinkError(f"unit {unit.path!r} still gives data to {', '.join(readers)}")
+        self.graph.remove_node(unit)
+        del self._units[unit.name]
+        unit._workflow = None
+        self.changed()
+
+    def __getitem__(self, name: str) -> Unit:
+        if name not in self._units:
+            raise GraphError(
+                f"workflow {self.path!r} has no unit {name!r}{nearest(name, self._units)}"
+            )
+        return self._units[name]
+
+    def __iter__(self) -> Iterator[Unit]:
+        return iter(self._units.values())
+
+    def __len__(self) -> int:
+        return len(self._units)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def all_units(self) -> Iterator[Unit]:
+        """Yield the units of this workflow and of those nested in it, outer ones first."""
+        for unit in self:
+            yield unit
+            if isinstance(unit, Workflow):
+                yield from unit.all_units()
+
+    def change_unit(self, old: Unit, new: Unit) -> None:
+        """Put ``new`` in the place of ``old``: control links, gates and data links.
+
+        What read an attribute of ``old`` reads that of ``new``; the inputs of ``new`` that are
+        not linked yet get the links of ``old``. ``old`` leaves the workflow.
+        """
+        for before in self.predecessors(old):
+            self.link(before, new)
+        for after in self.successors(old):
+            self.link(new, after)
+        new.gate_block, new.gate_skip = old.gate_block, old.gate_skip
+        for name, link in old.data_links.items():
+            if name in new.inputs():
+                new.data_links.setdefault(name, link)
+        for unit in self:
+            for name, link in unit.data_links.items():
+                if link.source is old:
+                    unit.data_links[name] = DataLink(new, link.attribute)
+        old.data_links.clear()
+        self.remove(old)
+        if self._is_prepared:
+            self._initialize_units([new])
+            new.prepare()
+
+    # -- control links ------------------------------------------------------------------------
+
+    def link(self, before: Unit, after: Unit) -> None:
+        """Let control flow from ``before`` to ``after``.
+
+        Raises:
+            ControlError: one of them is not a unit of this workflow.
+        """
+        for unit in (before, after):
+            if unit not in self.graph:
+                raise ControlError(
+                    f"cannot link {before.path!r} to {after.path!r}: "
+                    f"{unit.path!r} is not a unit of workflow {self.path!r}"
+                )
+        self.graph.add_edge(before, after)
+        self.changed()
+
+    def unlink(self, before: Unit, after: Unit) -> None:
+        """Remove a control link.
+
+        Raises:
+            ControlError: there is none.
+        """
+        if not self.graph.has_edge(before, after):
+            raise ControlError(f"there is no control link from {before.path!r} to {after.path!r}")
+        self.graph.remove_edge(before, after)
+        self.changed()
+
+    def predecessors(self, unit: Unit) -> list[Unit]:
+        """Return the units linked to ``unit`` by control, in order of linking."""
+        return list(self.graph.predecessors(unit))
+
+    def successors(self, unit: Unit) -> list[Unit]:
+        """Return the units that run after ``unit``, in order of linking."""
+        return list(self.graph.successors(unit))
+
+    def changed(self) -> None:
+        """Take note that links or gates changed."""
+        if self._flow is not None:
+            self._flow.invalidate()
+
+    # -- services -----------------------------------------------------------------------------
+
+    def provide(self, kind: type[S], service: S) -> Self:
+        """Give all units (also nested ones) a service under its type."""
+        self._services[kind] = service
+        return self
+
+    def find_service(self, kind: type[S]) -> S:
+        """Return the service of this type of this workflow or the nearest one around it.
+
+        Raises:
+            GraphError: nobody has provided it.
+        """
+        workflow: Workflow | None = self
+        while workflow is not None:
+            if kind in workflow._services:
+                return cast("S", workflow._services[kind])
+            workflow = workflow._workflow
+        raise GraphError(
+            f"workflow {self.path!r} has no {kind.__name__}; provide one before initialize()"
+        )
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Check control links and data links, of nested workflows too, before anything runs.
+
+        Raises:
+            GraphError: something is wrong; the message names the unit and the cure.
+        """
+        check_control(self)
+        for unit in self:
+            self._check_links(unit)
+            if isinstance(unit, Workflow):
+                unit.check()
+
+    def _check_links(self, unit: Unit) -> None:
+        for name, declared in unit.inputs().items():
+            link = unit.data_links.get(name)
+            if link is None:
+                if not declared.optional:
+                    declared.__get__(unit, type(unit))  # raises the LinkError with the cure
+            elif link.source._workflow is None and link.source is not unit:
+                raise LinkError(
+                    f"unit {unit.path!r}: input {name!r} is linked to {link.source.name!r}, "
+                    "which is not part of a workflow any more"
+                )
+
+    def initialize(self) -> None:
+        """Initialize all units, each after those that its data comes from.
+
+        For a root call :meth:`check` first; :meth:`prepare` afterwards.
+        """
+        self._initialize_units(initialization_order(self))
+
+    def _initialize_units(self, units: list[Unit]) -> None:
+        for unit in units:
+            with _naming(unit):
+                check_inputs(unit)
+                unit.initialize()
+
+    def prepare(self) -> None:
+        """Let all units bind their device operations."""
+        for unit in initialization_order(self):
+            with _naming(unit):
+                unit.prepare()
+        self._is_prepared = True
+
+    @property
+    def flow(self) -> Flow:
+        """The compiled run loop of this workflow."""
+        if self._flow is None:
+            self._flow = Flow(self, self._find_clock())
+        return self._flow
+
+    def _find_clock(self) -> Callable[[], int]:
+        workflow = self
+        while workflow._workflow is not None:
+            workflow = workflow._workflow
+        return workflow.clock
+
+    def run(self) -> None:
+        """Run once from start to end, without pausing."""
+        self.flow.start()
+        while self.flow.run() is Outcome.PAUSED:
+            pass
+
+    def close(self) -> None:
+        """Close all units, the last first; the first error is raised when all are closed."""
+        errors: list[Exception] = []
+        for unit in reversed(list(self)):
+            try:
+                unit.close()
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def results(self) -> Mapping[str, object]:
+        """Return the results of all units merged, the later unit winning."""
+        merged: dict[str, object] = {}
+        for unit in self:
+            merged.update(unit.results())
+        return merged
+
+    def times(self) -> dict[str, UnitTime]:
+        """Return runs and seconds by unit path; a nested workflow and its units both appear."""
+        times = dict(self.flow.times())
+        for unit in self:
+            if isinstance(unit, Workflow):
+                times.update(unit.times())
+        return times
+
+
+class _naming:  # noqa: N801 - used as a statement
+    """Give exceptions from inside a block the name of the unit."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, VeloflowError):
+            text = f"{type(error).__name__}: {error}"
+            raise UnitError(self._unit.path, text) from error
