@@ -1,0 +1,19 @@
+"""What all tests share: nothing they do is written into the user's own folders."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def pytest_configure(config):
+    """Point every cache below VELOFLOW_CACHE, which is pytest's own folder unless tox set it."""
+    if "VELOFLOW_CACHE" not in os.environ:
+        cache = getattr(config, "cache", None)  # absent under -p no:cacheprovider
+        folder = cache.mkdir("veloflow") if cache else tempfile.mkdtemp(prefix="veloflow-tests-")
+        os.environ["VELOFLOW_CACHE"] = str(folder)
+    root = Path(os.environ["VELOFLOW_CACHE"])
+    for variable, name in (("POCL_CACHE_DIR", "pocl"), ("XDG_CACHE_HOME", "xdg")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        os.environ[variable] = str(root / name)

@@ -1,0 +1,119 @@
+"""Check the documentation: links lead somewhere, and code blocks that claim to run do run.
+
+A fenced block claims something by the second word after its opening fence:
+
+- ``python run``          a script; it must exit with 0
+- ``python definition``   a definition file; ``veloflow run FILE --dry-run`` must accept it
+- ``sh run``              a shell script, with ``veloflow`` on the path; it must exit with 0
+
+Each block runs in an empty folder of its own. Links to other sites are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```(\w+) +(run|definition)\s*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
+ANY_FENCE = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
+TIME_LIMIT = 300.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of code in a document that claims to run."""
+
+    place: str
+    language: str
+    claim: str
+    code: str
+
+
+def documents() -> list[Path]:
+    """Return every Markdown file of the repository that people read."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names that headings can be linked by, made as code hosts make them."""
+    headings = re.findall(r"^#+ +(.+?)\s*$", ANY_FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
+def broken_links(path: Path) -> Iterator[str]:
+    """Yield one line for each link of a document that leads nowhere."""
+    for target in LINK.findall(ANY_FENCE.sub("", path.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        if not file.exists():
+            yield f"{path.relative_to(ROOT)}: no such file: {target}"
+        elif anchor and anchor not in anchors(file.read_text(encoding="utf-8")):
+            yield f"{path.relative_to(ROOT)}: no such heading: {target}"
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """Yield the code blocks of a document that claim to run."""
+    text = path.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(f"{path.relative_to(ROOT)}:{line}", match[1], match[2], match[3])
+
+
+def command(block: Block) -> tuple[str, list[str]]:
+    """Return the name of the file that holds the block, and the command that runs it."""
+    match block.language, block.claim:
+        case "python", "run":
+            return "example.py", [sys.executable, "example.py"]
+        case "python", "definition":
+            return "example.py", ["veloflow", "run", "example.py", "--dry-run"]
+        case "sh", "run":
+            return "example.sh", ["sh", "-eu", "example.sh"]
+    raise ValueError(f"{block.place}: a block cannot be '{block.language} {block.claim}'")
+
+
+def complaint(block: Block) -> str | None:
+    """Run a block; return what went wrong, or None."""
+    name, words = command(block)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / name).write_text(block.code, encoding="utf-8")
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=os.environ | {"PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+    if done.returncode == 0:
+        return None
+    return f"{block.place}: exit code {done.returncode}\n{done.stdout}"
+
+
+def main() -> int:
+    """Check all documents; return the exit code."""
+    paths = documents()
+    runnable = [block for path in paths for block in blocks(path)]
+    problems = [line for path in paths for line in broken_links(path)]
+    problems += [text for block in runnable if (text := complaint(block)) is not None]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(paths)} documents, {len(runnable)} blocks run, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
