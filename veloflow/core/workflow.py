@@ -43,6 +43,7 @@ class Workflow(Unit):
         self._services: dict[type[object], object] = {}
         self._flow: Flow | None = None
         self.clock: Callable[[], int] = _no_clock
+        self._allocators: list[Callable[[], None]] = []
         self._is_prepared = False
         if workflow is None:
             self.data_links: dict[str, DataLink] = {}
@@ -76,8 +77,11 @@ class Workflow(Unit):
 
     def remove(self, unit: Unit) -> None:
         """Take ``unit`` out, with its control links; nothing may be linked to its data."""
-        readers = [one.path for one in self if any(
-            link.source is unit for link in one.data_links.values()) and one is not unit]  # fmt: skip
+        readers = [
+            reader.path
+            for reader in self
+            if reader is not unit and any(x.source is unit for x in reader.data_links.values())
+        ]
         if readers:
             raise LinkError(f"unit {unit.path!r} still gives data to {', '.join(readers)}")
         self.graph.remove_node(unit)
@@ -130,7 +134,9 @@ class Workflow(Unit):
         self.remove(old)
         if self._is_prepared:
             self._initialize_units([new])
-            new.prepare()
+            self._allocate()
+            with _naming(new):
+                new.prepare()
 
     # -- control links ------------------------------------------------------------------------
 
@@ -221,11 +227,27 @@ class Workflow(Unit):
                     "which is not part of a workflow any more"
                 )
 
-    def initialize(self) -> None:
-        """Initialize all units, each after those that its data comes from.
+    def set_up(self) -> None:
+        """Check, initialize and prepare a root workflow: after it :meth:`run` may be called."""
+        self.check()
+        self.initialize()
+        self._allocate()
+        self.prepare()
 
-        For a root call :meth:`check` first; :meth:`prepare` afterwards.
-        """
+    def add_allocator(self, allocate: Callable[[], None]) -> Self:
+        """Call ``allocate`` between the initialization and the preparation of units."""
+        self._allocators.append(allocate)
+        return self
+
+    def _allocate(self) -> None:
+        root = self
+        while root._workflow is not None:
+            root = root._workflow
+        for allocate in root._allocators:
+            allocate()
+
+    def initialize(self) -> None:
+        """Initialize all units, each after those that its data comes from."""
         self._initialize_units(initialization_order(self))
 
     def _initialize_units(self, units: list[Unit]) -> None:

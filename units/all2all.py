@@ -1,0 +1,278 @@
+"""Fully connected layers: forward y = f(x W^T + b), and their gradients.
+
+Shapes: x is (batch, inputs) or (batch, ...), seen as (batch, all the rest); W is (neurons,
+inputs); b is (neurons,); y is (batch, neurons), or (batch, *output_shape).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, final
+
+from veloflow.core import Input
+from veloflow.devices import Array
+from veloflow.devices.expressions import element
+from veloflow.errors import ShapeError
+from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, Activation
+from veloflow.units.filling import Filling, Uniform, magnitude
+from veloflow.units.forward import Forward
+from veloflow.units.gradient import GradientUnit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from veloflow.core import Workflow
+    from veloflow.devices import Launch
+
+__all__ = [
+    "All2All",
+    "All2AllLinear",
+    "All2AllReLU",
+    "All2AllSigmoid",
+    "All2AllSoftmax",
+    "All2AllSoftplus",
+    "All2AllTanh",
+    "GDLinear",
+    "GDReLU",
+    "GDSigmoid",
+    "GDSoftmax",
+    "GDSoftplus",
+    "GDTanh",
+    "GradientDescent",
+]
+
+
+class All2All(Forward):
+    """A fully connected layer. An outline: subclasses name the activation.
+
+    Args:
+        output_shape: the number of neurons, or the shape of one output sample.
+        weights_filling, bias_filling: initial values; by default uniform in +-min(sqrt(C / (in +
+            out)), 0.5), where C is the activation's gain, as in Veles.
+        include_bias: whether there is a bias.
+    """
+
+    activation: ClassVar[Activation]
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        output_shape: int | Sequence[int],
+        *,
+        weights_filling: Filling | None = None,
+        bias_filling: Filling | None = None,
+        include_bias: bool = True,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(workflow, name=name)
+        shape = (output_shape,) if isinstance(output_shape, int) else tuple(output_shape)
+        if not shape or any(size < 1 for size in shape):
+            raise ShapeError(f"unit {self.path!r}: an output of shape {shape} has no neurons")
+        self.output_shape = shape
+        self.weights_filling = weights_filling or Uniform()
+        self.bias_filling = bias_filling or self.weights_filling
+        self.include_bias = include_bias
+        self._launch: Launch
+
+    def initialize(self) -> None:
+        """Declare output and parameters."""
+        inputs, neurons = math.prod(self.input.shape[1:]), math.prod(self.output_shape)
+        self.output = self.declare(len(self.input), *self.output_shape)
+        self.weights = self._declare_parameter("weights", neurons, inputs)
+        if self.include_bias:
+            self.bias = self._declare_parameter("bias", neurons)
+
+    def prepare(self) -> None:
+        """Fill the parameters and bind the multiplication."""
+        assert self.weights is not None
+        neurons, inputs = self.weights.shape
+        default = magnitude(self.activation.gain, inputs, neurons)
+        random = self._random("weights")
+        self.weights.value.write(
+            self.weights_filling.fill(random, self.weights.shape, default)
+        )
+        if self.bias is not None:
+            random = self._random("bias")
+            self.bias.value.write(self.bias_filling.fill(random, self.bias.shape, default))
+        self._bind()
+
+    def _bind(self) -> None:
+        self._launch = self._multiplication(self.output, self.activation)
+
+    def _multiplication(self, out: Array, activation: Activation) -> Launch:
+        assert self.weights is not None
+        return self.device.gemm(
+            self.input,
+            self.weights.value,
+            out,
+            transpose_b=True,
+            bias=None if self.bias is None else self.bias.value,
+            activation=activation.formula,
+        )
+
+    def run(self) -> None:
+        """Compute ``output``."""
+        self._launch()
+
+
+@final
+class All2AllLinear(All2All):
+    """A fully connected layer without activation."""
+
+    activation = LINEAR
+
+
+@final
+class All2AllTanh(All2All):
+    """A fully connected layer with LeCun's tanh, y = 1.7159 tanh(0.6666 x)."""
+
+    activation = TANH
+
+
+@final
+class All2AllSoftplus(All2All):
+    """A fully connected layer with y = log(1 + e^x) (what Veles called "relu")."""
+
+    activation = SOFTPLUS
+
+
+@final
+class All2AllReLU(All2All):
+    """A fully connected layer with y = max(0, x) (what Veles called "strict relu")."""
+
+    activation = RELU
+
+
+@final
+class All2AllSigmoid(All2All):
+    """A fully connected layer with y = 1 / (1 + e^-x)."""
+
+    activation = SIGMOID
+
+
+@final
+class All2AllSoftmax(All2All):
+    """A fully connected layer whose rows of output are probabilities.
+
+    Attributes:
+        max_idx: the most probable class of each row, int32 (batch,).
+    """
+
+    activation = LINEAR
+    max_idx: Array
+
+    def initialize(self) -> None:
+        """Declare output, parameters and winners."""
+        super().initialize()
+        self.max_idx = self.declare(len(self.output), dtype="int32")
+
+    def _bind(self) -> None:
+        self._multiply = self._multiplication(self.output, LINEAR)
+        self._softmax = self.device.softmax(self.output, self.output, self.max_idx)
+
+    def run(self) -> None:
+        """Compute ``output`` and ``max_idx``."""
+        self._multiply()
+        self._softmax()
+
+
+class GradientDescent(GradientUnit):
+    """The gradient of a fully connected layer and the update of its weights. An outline.
+
+    With d = err_output * f'(y): dL/dW = d^T x, dL/db = sum of d over the batch, dL/dx = d W.
+    """
+
+    forward_kind: ClassVar[type[Forward]] = All2All
+    err_output = Input[Array]("batch *sample")
+
+    def initialize(self) -> None:
+        """Check the shape of the error; declare ``err_input``."""
+        forward = self.forward
+        assert isinstance(forward, All2All)
+        if self.err_output.shape != forward.output.shape:
+            raise ShapeError(
+                f"unit {self.path!r}: err_output has shape {self.err_output.shape}, but the "
+                f"output of {forward.path!r} has {forward.output.shape}"
+            )
+        super().initialize()
+        self._delta: Array | None = None
+        if forward.activation.derivative is not None:
+            self._delta = self.declare(*forward.output.shape)
+
+    def prepare(self) -> None:
+        """Bind the gradients and the updates."""
+        device, forward = self.device, self.forward
+        assert isinstance(forward, All2All)
+        assert forward.weights is not None
+        launches: list[Launch] = []
+        delta = self.err_output
+        if self._delta is not None:
+            assert forward.activation.derivative is not None
+            formula = element("err") * forward.activation.derivative(element("y"))
+            arrays = {"err": delta, "y": forward.output, "delta": self._delta}
+            launches.append(device.elementwise({"delta": formula}, arrays))
+            delta = self._delta
+        if self.needs_err_input:
+            launches.append(device.gemm(delta, forward.weights.value, self.err_input))
+        launches.append(
+            device.gemm(delta, forward.input, forward.weights.gradient, transpose_a=True)
+        )
+        if forward.bias is not None:
+            launches.append(
+                device.reduce(
+                    "sum", element("d"), {"d": delta}, forward.bias.gradient, axis=0
+                )
+            )
+        self._launches = tuple(launches)
+        self._prepare_updates()
+
+    def run(self) -> None:
+        """Compute the gradients and move the parameters."""
+        for launch in self._launches:
+            launch()
+        self._update()
+
+
+@final
+class GDLinear(GradientDescent):
+    """The gradient of :class:`All2AllLinear`."""
+
+    forward_kind = All2AllLinear
+
+
+@final
+class GDTanh(GradientDescent):
+    """The gradient of :class:`All2AllTanh`."""
+
+    forward_kind = All2AllTanh
+
+
+@final
+class GDSoftplus(GradientDescent):
+    """The gradient of :class:`All2AllSoftplus`."""
+
+    forward_kind = All2AllSoftplus
+
+
+@final
+class GDReLU(GradientDescent):
+    """The gradient of :class:`All2AllReLU`."""
+
+    forward_kind = All2AllReLU
+
+
+@final
+class GDSigmoid(GradientDescent):
+    """The gradient of :class:`All2AllSigmoid`."""
+
+    forward_kind = All2AllSigmoid
+
+
+@final
+class GDSoftmax(GradientDescent):
+    """The gradient of :class:`All2AllSoftmax` behind a cross-entropy evaluator.
+
+    The evaluator gives dL/d(input of the softmax), p - t, so nothing is left to multiply.
+    """
+
+    forward_kind = All2AllSoftmax

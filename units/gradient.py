@@ -1,0 +1,176 @@
+"""What all gradient descent units share: the update of weights, momentum, decay and their rates.
+
+For each parameter w with gradient g (a mean over the minibatch), as in Veles:
+
+    g += decay * ((1 - l1) * w + 0.5 * l1 * sign(w))          L1 and L2
+    g += ortho / rows * (column sums of w - w)                 orthogonality of the rows
+    v  = moment * v - rate * g                                 Polyak's momentum, rate inside
+    w += v
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from veloflow.core import Input
+from veloflow.devices import Array
+from veloflow.devices.expressions import element, scalar, sign
+from veloflow.errors import GraphError
+from veloflow.units.device_unit import DeviceUnit
+
+if TYPE_CHECKING:
+    from veloflow.core import Workflow
+    from veloflow.devices import Device, Launch
+    from veloflow.devices.parameters import Parameter
+
+    from veloflow.units.forward import Forward
+
+__all__ = ["GradientUnit", "Hyperparameters", "Momentum"]
+
+
+@dataclass
+class Hyperparameters:
+    """The numbers of one parameter's update. They may change between runs of the unit.
+
+    Attributes:
+        rate: the learning rate.
+        moment: the share of the last step that is kept.
+        decay: the weight of the regularization.
+        l1: its share of L1, the rest being L2, in [0, 1].
+        ortho: the weight of the orthogonality term; 0 switches it off for good.
+    """
+
+    rate: float = 0.01
+    moment: float = 0.0
+    decay: float = 0.0
+    l1: float = 0.0
+    ortho: float = 0.0
+
+
+class Momentum:
+    """The update of one parameter by gradient descent with momentum."""
+
+    def __init__(self, device: Device, parameter: Parameter, numbers: Hyperparameters) -> None:
+        self._numbers = numbers
+        w, g, v = element("w"), element("g"), element("v")
+        rate, moment = scalar("rate"), scalar("moment")
+        decay, l1 = scalar("decay"), scalar("l1")
+        arrays = {
+            "w": parameter.value,
+            "g": parameter.gradient,
+            "v": parameter.slot("velocity"),
+        }
+        pull = g + decay * ((1 - l1) * w + 0.5 * l1 * sign(w))
+        self._sum: Launch | None = None
+        if numbers.ortho:
+            rows = parameter.shape[0]
+            sums = device.zeros(parameter.shape[1:], parameter.value.dtype)
+            self._sum = device.reduce("sum", w, {"w": parameter.value}, sums, axis=0)
+            arrays["sums"] = sums
+            pull = pull + scalar("ortho") * ((element("sums") - w) * (1 / rows))
+        velocity = moment * v - rate * pull
+        self._update = device.elementwise({"w": w + velocity, "v": velocity}, arrays)
+
+    def __call__(self) -> None:
+        """Take one step."""
+        numbers = self._numbers
+        scalars = {
+            "rate": numbers.rate,
+            "moment": numbers.moment,
+            "decay": numbers.decay,
+            "l1": numbers.l1,
+        }
+        if self._sum is not None:
+            self._sum()
+            scalars["ortho"] = numbers.ortho
+        self._update(**scalars)
+
+
+class GradientUnit(DeviceUnit):
+    """The gradient of a forward unit, and the update of its parameters. An outline.
+
+    It takes dL/d(output), gives dL/d(input) as ``err_input`` (only when something reads it), and
+    then moves the parameters; so units that run later in the backward pass see the gradient at
+    the parameters of the forward pass.
+
+    Args:
+        forward: the unit whose gradient this is.
+        learning_rate: the rate of the weights, and of the bias unless it has its own.
+        weights_decay: the weight of the regularization (Veles's default is not zero).
+        gradient_moment: the momentum, also of the bias unless it has its own.
+        l1_vs_l2: the share of L1 in the regularization.
+        factor_ortho: the weight of the orthogonality of rows.
+        learning_rate_bias, weights_decay_bias, gradient_moment_bias, l1_vs_l2_bias: the same for
+            the bias.
+    """
+
+    group: ClassVar[str] = "trainer"
+    #: the kind of unit that this is the gradient of
+    forward_kind: ClassVar[type[Forward]]
+
+    err_output = Input[Array]("batch ...")
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        forward: Forward,
+        *,
+        learning_rate: float = 0.01,
+        weights_decay: float = 5e-5,
+        gradient_moment: float = 0.0,
+        l1_vs_l2: float = 0.0,
+        factor_ortho: float = 0.0,
+        learning_rate_bias: float | None = None,
+        weights_decay_bias: float = 0.0,
+        gradient_moment_bias: float | None = None,
+        l1_vs_l2_bias: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(workflow, name=name)
+        if not isinstance(forward, self.forward_kind):
+            raise GraphError(
+                f"unit {self.path!r}: {type(self).__name__} is the gradient of "
+                f"{self.forward_kind.__name__}, and {forward.path!r} is {type(forward).__name__}"
+            )
+        self.forward = forward
+        self.weights_numbers = Hyperparameters(
+            learning_rate, gradient_moment, weights_decay, l1_vs_l2, factor_ortho
+        )
+        self.bias_numbers = Hyperparameters(
+            learning_rate if learning_rate_bias is None else learning_rate_bias,
+            gradient_moment if gradient_moment_bias is None else gradient_moment_bias,
+            weights_decay_bias,
+            l1_vs_l2_bias,
+        )
+        self.err_input: Array
+        self._updates: list[Momentum] = []
+
+    @property
+    def needs_err_input(self) -> bool:
+        """Whether any unit reads ``err_input``."""
+        return any(
+            link.source is self and link.attribute == "err_input"
+            for unit in self.workflow
+            for link in unit.data_links.values()
+        )
+
+    def _numbers_of(self, parameter: Parameter) -> Hyperparameters:
+        return self.bias_numbers if parameter is self.forward.bias else self.weights_numbers
+
+    def initialize(self) -> None:
+        """Declare ``err_input`` and the velocities."""
+        if self.needs_err_input:
+            self.err_input = self.declare(*self.forward.input.shape)
+        for parameter in self.forward.parameters():
+            parameter.slot("velocity")
+
+    def _prepare_updates(self) -> None:
+        self._updates = [
+            Momentum(self.device, parameter, self._numbers_of(parameter))
+            for parameter in self.forward.parameters()
+        ]
+
+    def _update(self) -> None:
+        for update in self._updates:
+            update()
