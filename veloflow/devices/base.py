@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from veloflow.devices.expressions import Expression, elements_of
+from veloflow.devices.expressions import Expression, Index, elements_of, walk
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -132,9 +132,7 @@ class Space:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
 
     @staticmethod
-    def of(
-        shape: Sequence[int], arrays: Mapping[str, Array], *, matrix: bool = False
-    ) -> Space:
+    def of(shape: Sequence[int], arrays: Mapping[str, Array], *, matrix: bool = False) -> Space:
         """Lay ``arrays`` out over ``shape``; ``matrix`` keeps (rows, all the rest) as it is.
 
         Raises:
@@ -261,7 +259,8 @@ class Device(ABC):
 
         ``axis`` 0 sums over rows (``out`` has one element a column), 1 over columns (one a row),
         None over all (one element). Sums are accumulated in float64 and in a fixed order, so that
-        equal input gives equal bits. The matrix is that of the largest array in ``arrays``.
+        equal input gives equal bits. The matrix is that of the largest array in ``arrays``, the
+        first of equals. NaN in an element makes its maximum NaN.
         """
 
     @abstractmethod
@@ -269,9 +268,7 @@ class Device(ABC):
         """Bind the softmax of each row, and into ``winners`` (int32) the first largest column."""
 
     @abstractmethod
-    def gather(
-        self, source: Array, indices: Array, out: Array, *, fill: float = 0.0
-    ) -> Launch:
+    def gather(self, source: Array, indices: Array, out: Array, *, fill: float = 0.0) -> Launch:
         """Bind ``out[i] = source[indices[i]]`` (cast to out's dtype), ``fill`` where index < 0.
 
         Indices are int32 or int64 and must lie below ``len(source)``.
@@ -320,4 +317,15 @@ def space_of(
     shapes = {arrays[name].shape for name in formulas}
     if len(shapes) != 1:
         raise ShapeError(f"outputs of one operation differ in shape: {sorted(shapes)}")
-    return Space.of(shapes.pop(), used), used
+    indexed = any(isinstance(node, Index) for node in walk(*formulas.values()))
+    return Space.of(shapes.pop(), used, matrix=indexed), used
+
+
+def formula_dtype(arrays: Iterable[Array]) -> np.dtype[np.generic]:
+    """Return the dtype in which a formula over these arrays is computed.
+
+    It is the widest floating dtype among the arrays that the formula reads or (elementwise)
+    writes; without one, float64, which holds every int32 exactly.
+    """
+    floating = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    return max(floating, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float64))

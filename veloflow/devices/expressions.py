@@ -243,9 +243,7 @@ def minimum(x: Expression | float, y: Expression | float) -> Expression:
     return Apply("minimum", (_wrap(x), _wrap(y)))
 
 
-def where(
-    condition: Expression, yes: Expression | float, no: Expression | float
-) -> Expression:
+def where(condition: Expression, yes: Expression | float, no: Expression | float) -> Expression:
     """Return ``yes`` where ``condition`` is not 0, else ``no``."""
     return Apply("where", (condition, _wrap(yes), _wrap(no)))
 
