@@ -5,3 +5,63 @@ if __name__ == "units":
         "this folder is imported as 'veloflow.units': as plain 'units' each module would load "
         "twice under two names; write 'from veloflow.units import ...'"
     )
+
+from veloflow.units.all2all import (
+    All2All,
+    All2AllLinear,
+    All2AllReLU,
+    All2AllSigmoid,
+    All2AllSoftmax,
+    All2AllSoftplus,
+    All2AllTanh,
+    GDLinear,
+    GDReLU,
+    GDSigmoid,
+    GDSoftmax,
+    GDSoftplus,
+    GDTanh,
+    GradientDescent,
+)
+from veloflow.units.datasets import DigitsLoader
+from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
+from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
+from veloflow.units.filling import Constant, Filling, Gaussian, Uniform
+from veloflow.units.forward import Forward
+from veloflow.units.fullbatch import FullBatchLoader, Samples
+from veloflow.units.gradient import GradientUnit
+from veloflow.units.loader import Loader
+
+__all__ = [
+    "All2All",
+    "All2AllLinear",
+    "All2AllReLU",
+    "All2AllSigmoid",
+    "All2AllSoftmax",
+    "All2AllSoftplus",
+    "All2AllTanh",
+    "Constant",
+    "Decision",
+    "DecisionGD",
+    "DecisionMSE",
+    "DeviceUnit",
+    "DigitsLoader",
+    "Evaluator",
+    "EvaluatorMSE",
+    "EvaluatorSoftmax",
+    "Filling",
+    "Forward",
+    "FullBatchLoader",
+    "GDLinear",
+    "GDReLU",
+    "GDSigmoid",
+    "GDSoftmax",
+    "GDSoftplus",
+    "GDTanh",
+    "Gaussian",
+    "GradientDescent",
+    "GradientUnit",
+    "Loader",
+    "Samples",
+    "Uniform",
+]

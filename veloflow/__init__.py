@@ -1,5 +1,53 @@
-"""veloflow: iterative work as a graph of units, on OpenCL or NumPy, alone or farmed out."""
+"""veloflow: iterative work as a graph of units, on OpenCL or NumPy, alone or farmed out.
 
-__all__ = ["__version__"]
+The names below are loaded when first used, so that ``import veloflow`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from veloflow.core import Bool, Input, Repeater, Unit, Workflow
+    from veloflow.errors import VeloflowError
+    from veloflow.runtime import Result, load, run
+
+__all__ = [
+    "Bool",
+    "Input",
+    "Repeater",
+    "Result",
+    "Unit",
+    "VeloflowError",
+    "Workflow",
+    "__version__",
+    "load",
+    "run",
+]
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Bool": "veloflow.core",
+    "Input": "veloflow.core",
+    "Repeater": "veloflow.core",
+    "Result": "veloflow.runtime",
+    "Unit": "veloflow.core",
+    "VeloflowError": "veloflow.errors",
+    "Workflow": "veloflow.core",
+    "load": "veloflow.runtime",
+    "run": "veloflow.runtime",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'veloflow' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

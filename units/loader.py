@@ -1,0 +1,206 @@
+"""Loaders: where samples come from, cut into minibatches, class after class, epoch after epoch.
+
+Within an epoch the classes are served in Veles's order TEST, VALIDATION, TRAIN, and no minibatch
+spans two classes. So the validation of epoch n is measured after n passes of training. The last
+minibatch of a class may be short: its rows beyond ``minibatch_size`` are zero, their labels -1.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from veloflow.core import Bool, Progress
+from veloflow.devices.random import generator
+from veloflow.errors import CheckpointError, DataError, InputError
+from veloflow.units.device_unit import DeviceUnit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from veloflow.core import Workflow
+    from veloflow.devices import Array
+
+__all__ = ["CLASS_NAMES", "TEST", "TRAIN", "VALIDATION", "Loader"]
+
+TEST, VALIDATION, TRAIN = 0, 1, 2
+CLASS_NAMES = ("test", "validation", "train")
+
+
+class Loader(DeviceUnit):
+    """Serves minibatches. An outline: subclasses load the data and fill a minibatch.
+
+    Args:
+        minibatch_size: how many samples a full minibatch holds.
+        shuffle_limit: how many epochs get a new order of the training samples; None for all.
+
+    Attributes:
+        minibatch_data: (minibatch_size, *sample shape), of the run's dtype.
+        minibatch_labels: int32 (minibatch_size,), -1 for padding and unlabelled samples.
+        minibatch_indices: host int64 (minibatch_size,), the samples served, -1 for padding.
+        minibatch_class: TEST (0), VALIDATION (1) or TRAIN (2).
+        minibatch_size: how many samples of the present minibatch are real.
+        minibatch_position: place of its first sample in the epoch's order, for random numbers
+            that do not depend on who computes.
+        epoch_number: how many passes of training the present evaluation has behind it.
+        last_minibatch: whether the present minibatch ends its class.
+        epoch_ended: whether it ends an evaluation: the validation class, or the training class
+            when there is no validation.
+        train_ended: whether it ends the training class.
+        class_lengths: samples in TEST, VALIDATION and TRAIN.
+        labels_mapping: raw label -> class number, in order of class number.
+    """
+
+    group: ClassVar[str] = "loader"
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        minibatch_size: int = 100,
+        shuffle_limit: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(workflow, name=name)
+        if minibatch_size < 1:
+            raise InputError(
+                f"unit {self.path!r}: minibatch_size is {minibatch_size}; give at least 1"
+            )
+        self.max_minibatch_size = minibatch_size
+        self.shuffle_limit = shuffle_limit
+        self.minibatch_data: Array
+        self.minibatch_labels: Array
+        self.minibatch_indices: NDArray[np.int64] = np.full(minibatch_size, -1, np.int64)
+        self.minibatch_class = TRAIN
+        self.minibatch_size = 0
+        self.minibatch_position = 0
+        self.epoch_number = 0
+        self.last_minibatch = Bool()
+        self.epoch_ended = Bool()
+        self.train_ended = Bool()
+        self.class_lengths: tuple[int, int, int] = (0, 0, 0)
+        self.labels_mapping: dict[str | int, int] = {}
+        self._offset = 0  # samples of the epoch served so far, of all classes
+        self._pass = 0  # number of the pass over all classes
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+        self.sample_shape: tuple[int, ...] = ()
+
+    # -- what subclasses fill in --------------------------------------------------------------
+
+    @abstractmethod
+    def load(self) -> None:
+        """Load or open the data; set ``class_lengths``, ``sample_shape`` and ``labels_mapping``.
+
+        Raises:
+            DataError: the data is missing or damaged; the message says how to get it.
+        """
+
+    @abstractmethod
+    def fill_minibatch(self) -> None:
+        """Fill data and labels for ``minibatch_indices``; rows of index -1 are padding."""
+
+    def shuffled(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """Return the order of the training samples in pass ``number``, given that of the last.
+
+        By default a permutation that depends on the seed, the unit's name and the number only.
+        """
+        random = generator(self.settings.seed, self.path, "order", number)
+        return random.permutation(np.sort(order))
+
+    # -- the work -----------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Load the data and declare the minibatch."""
+        self.load()
+        if sum(self.class_lengths) == 0:
+            raise DataError(f"unit {self.path!r}: the data set is empty")
+        self.minibatch_data = self.declare(self.max_minibatch_size, *self.sample_shape)
+        self.minibatch_labels = self.declare(self.max_minibatch_size, dtype="int32")
+        self._start_pass(0)
+
+    def run(self) -> None:
+        """Serve the next minibatch."""
+        if self._offset >= self._ends[-1]:
+            self._start_pass(self._pass + 1)
+        kind = self._class_at(self._offset)
+        end = self._ends[kind]
+        size = min(self.max_minibatch_size, end - self._offset)
+        self.minibatch_indices[:size] = self._order[self._offset : self._offset + size]
+        self.minibatch_indices[size:] = -1
+        self.minibatch_class, self.minibatch_size = kind, size
+        self.minibatch_position = self._offset
+        self._offset += size
+        self._raise_flags(kind, is_last=self._offset == end)
+        self.fill_minibatch()
+
+    @property
+    def _ends(self) -> list[int]:
+        """Where each class ends in the order of a pass; testing leaves the training class out."""
+        lengths = list(self.class_lengths)
+        if self.settings.testing and sum(lengths[:TRAIN]):
+            lengths[TRAIN] = 0
+        return [sum(lengths[: kind + 1]) for kind in (TEST, VALIDATION, TRAIN)]
+
+    def _class_at(self, offset: int) -> int:
+        return next(kind for kind, end in enumerate(self._ends) if offset < end)
+
+    def _start_pass(self, number: int) -> None:
+        held_out = sum(self.class_lengths[:TRAIN])
+        if number == 0:
+            self._order = np.arange(sum(self.class_lengths), dtype=np.int64)
+        if self.shuffle_limit is None or number < self.shuffle_limit:
+            self._order[held_out:] = self.shuffled(self._order[held_out:], number)
+        self._pass = self.epoch_number = number
+        self._offset = 0
+
+    def _raise_flags(self, kind: int, *, is_last: bool) -> None:
+        ends_training = is_last and kind == TRAIN
+        if self.settings.testing:
+            ends_epoch = self._offset == self._ends[-1]
+        elif self.class_lengths[VALIDATION]:
+            ends_epoch = is_last and kind == VALIDATION
+        else:
+            ends_epoch = ends_training or (is_last and not self.class_lengths[TRAIN])
+            if ends_training:
+                self.epoch_number = self._pass + 1
+        self.last_minibatch.set(is_last)
+        self.train_ended.set(ends_training)
+        self.epoch_ended.set(ends_epoch)
+
+    def progress(self) -> Progress | None:
+        """Tell the epoch, the class, and how many samples of the pass are served."""
+        text = f"epoch {self.epoch_number} {CLASS_NAMES[self.minibatch_class]}"
+        return Progress(text, self._offset, self._ends[-1])
+
+    def state(self) -> Mapping[str, object]:
+        """Return the place in the epoch, its order, and the labels."""
+        return {
+            "pass": self._pass,
+            "offset": self._offset,
+            "epoch_number": self.epoch_number,
+            "class_lengths": list(self.class_lengths),
+            "labels": [[raw, number] for raw, number in self.labels_mapping.items()],
+            "order": self._order.astype(np.int32),
+        }
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go to the saved place.
+
+        Raises:
+            CheckpointError: the data set has another size than the saved one.
+        """
+        saved = cast("dict[str, Any]", state)
+        if list(self.class_lengths) != saved["class_lengths"]:
+            raise CheckpointError(
+                f"unit {self.path!r}: the checkpoint was made with {saved['class_lengths']} test, "
+                f"validation and training samples, and here are {list(self.class_lengths)}"
+            )
+        if self.settings.testing:
+            return
+        self._pass, self._offset = saved["pass"], saved["offset"]
+        self.epoch_number = saved["epoch_number"]
+        self._order = np.asarray(saved["order"]).astype(np.int64)
