@@ -7,10 +7,14 @@ A fenced block claims something by the second word after its opening fence:
 - ``sh run``              a shell script, with ``veloflow`` on the path; it must exit with 0
 
 Each block runs in an empty folder of its own. Links to other sites are not followed.
+
+The table of files in docs/architecture.md must be what the files' first lines say; ``--write``
+brings it up to date.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -20,11 +24,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkout import ROOT
+from checkout import ROOT, modules
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w+) +(run|definition)\s*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
+FILES = re.compile(r"(?<=<!-- files: begin -->\n).*?(?=<!-- files: end -->)", re.DOTALL)
 TIME_LIMIT = 300.0
 
 
@@ -104,11 +109,40 @@ def complaint(block: Block) -> str | None:
     return f"{block.place}: exit code {done.returncode}\n{done.stdout}"
 
 
+def table_of_files() -> str:
+    """Return the table of files as Markdown, made from the first line of each."""
+    rows = [
+        f"| [{(name := path.relative_to(ROOT))}](../{name}) | {purpose(path)} |\n"
+        for path in modules().values()
+    ]
+    return "".join(["| file | purpose |\n|---|---|\n", *rows])
+
+
+def purpose(path: Path) -> str:
+    """Return the first line of a file's docstring, fit for a cell of a table."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0].replace("|", "\\|")
+
+
+def old_table(*, write: bool) -> Iterator[str]:
+    """Yield a complaint if the table of files is old; write the new one instead if told so."""
+    path = ROOT / "docs" / "architecture.md"
+    text = path.read_text(encoding="utf-8")
+    new = FILES.sub(lambda _: table_of_files(), text)
+    if new == text:
+        return
+    if write:
+        path.write_text(new, encoding="utf-8")
+    else:
+        yield "docs/architecture.md: the table of files is old: run this script with --write"
+
+
 def main() -> int:
     """Check all documents; return the exit code."""
+    table = list(old_table(write="--write" in sys.argv[1:]))
     paths = documents()
     runnable = [block for path in paths for block in blocks(path)]
-    problems = [line for path in paths for line in broken_links(path)]
+    problems = table + [line for path in paths for line in broken_links(path)]
     problems += [text for block in runnable if (text := complaint(block)) is not None]
     for problem in problems:
         print(problem, file=sys.stderr)
