@@ -305,7 +305,7 @@ class Device(ABC):
     def info(self) -> DeviceInfo:
         """Describe the device."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most devices hold nothing
         """Release what the device holds; its arrays must not be used any more."""
 
 
