@@ -59,7 +59,7 @@ LAYERS = (
         may=(
             *("veloflow.core", "veloflow.errors", "veloflow.units", "numpy"),
             *("veloflow.devices.base", "veloflow.devices.expressions"),
-            *("veloflow.devices.parameters", "veloflow.devices.random"),
+            *("veloflow.devices.memory", "veloflow.devices.parameters", "veloflow.devices.random"),
         ),
         exactly=("veloflow.devices",),
         late=("PIL", "polars", "sklearn"),
