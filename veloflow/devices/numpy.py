@@ -27,7 +27,8 @@ from veloflow.devices.base import (
     space_of,
 )
 from veloflow.devices.expressions import Expression, Index, element, elements_of, walk
-from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of, substitute
+from veloflow.devices.numpy_lowering import substitute
+from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of
 from veloflow.errors import DeviceError, KernelError, ShapeError
 
 if TYPE_CHECKING:
