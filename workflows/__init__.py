@@ -5,3 +5,5 @@ if __name__ == "workflows":
         "this folder is imported as 'veloflow.workflows': as plain 'workflows' each module would "
         "load twice under two names; write 'from veloflow.workflows import ...'"
     )
+
+__all__: list[str] = []  # definitions are found by name, and loaded one at a time
