@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from veloflow.core.unit import Unit
     from veloflow.core.workflow import Workflow
 
-__all__ = ["check_control", "data_graph", "initialization_order"]
+__all__ = ["check_control", "control_order", "data_graph", "initialization_order"]
 
 
 def check_control(workflow: Workflow) -> None:
@@ -80,10 +80,7 @@ def initialization_order(workflow: Workflow) -> list[Unit]:
     Ties, and the units of a data loop, come in the order of control, breadth first from the
     start.
     """
-    control = [workflow.start, *(v for _, v in nx.bfs_edges(workflow.graph, workflow.start))]
-    place = {unit: number for number, unit in enumerate(control)}
-    for unit in workflow:
-        place.setdefault(unit, len(place))
+    place = {unit: number for number, unit in enumerate(control_order(workflow))}
     graph = nx.DiGraph(data_graph(workflow))
     if nx.is_directed_acyclic_graph(graph):
         return list(nx.lexicographical_topological_sort(graph, key=place.__getitem__))
@@ -93,3 +90,10 @@ def initialization_order(workflow: Workflow) -> list[Unit]:
     }
     order = nx.lexicographical_topological_sort(loops, key=lambda node: place[members[node][0]])
     return [unit for node in order for unit in members[node]]
+
+
+def control_order(workflow: Workflow) -> list[Unit]:
+    """Return the units in the order of control: breadth first from the start, the rest last."""
+    order = [workflow.start, *(v for _, v in nx.bfs_edges(workflow.graph, workflow.start))]
+    reached = set(order)
+    return order + [unit for unit in workflow if unit not in reached]

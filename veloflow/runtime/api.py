@@ -1,0 +1,135 @@
+"""``veloflow.run`` and ``veloflow.load``: what the command line does, from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from veloflow.core import Message, Settings, Workflow
+from veloflow.devices import Device
+from veloflow.errors import CheckpointError, OptionError
+from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint
+from veloflow.runtime.definition import Definition, find_definition
+from veloflow.runtime.session import Session, build_workflow
+from veloflow.runtime.store import CheckpointStore
+
+if TYPE_CHECKING:
+    from veloflow.runtime.result import Result
+
+__all__ = ["load", "run"]
+
+T = TypeVar("T")
+
+
+def load(workflow: str | Path, **options: object) -> Workflow:
+    """Build a workflow without running it, to look at or to draw.
+
+    Args:
+        workflow: the name of a definition, or the path of its file.
+        **options: the definition's own options.
+    """
+    return build_workflow(find_definition(str(workflow)), options)[0]
+
+
+def run(
+    workflow: str | Path | Callable[..., None],
+    *,
+    device: str | Device = "auto",
+    seed: int | None = None,
+    dtype: Literal["float32", "float64"] | None = None,
+    test: bool = False,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
+    resume: bool | str | Path = False,
+    result: str | Path | None = None,
+    watch: Callable[[Session], None] | None = None,
+    options: Mapping[str, object] | None = None,
+    **more_options: object,
+) -> Result:
+    """Run a workflow to its end and return its result.
+
+    Args:
+        workflow: the name of a definition, the path of its file, or a ``build`` function.
+        device: "numpy", "opencl", "opencl:0:0", "auto" (measured), or an open device.
+        seed: the root of all random numbers; 0 unless a checkpoint says otherwise.
+        dtype: of parameters and activations; float32 unless a checkpoint says otherwise.
+        test: evaluate once, without training; with a checkpoint, the best model in it.
+        checkpoint: the folder to keep checkpoints in.
+        checkpoint_every: seconds between them (besides those at improvements and at the end).
+        resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
+        result: a file to write the result to, as JSON.
+        watch: called with the session before it runs, to subscribe to its events.
+        options: the definition's own options; they may also be given as keywords.
+
+    Raises:
+        VeloflowError: see :mod:`veloflow.errors` for the tree.
+    """
+    definition = _definition_of(workflow)
+    folder = Path(checkpoint) if checkpoint is not None else None
+    if resume and not isinstance(resume, bool):
+        folder = folder or Path(resume)
+    source = _source(folder, resume, test=test)
+    saved = read_checkpoint(source) if source else None
+    if saved is not None and saved.workflow != definition.name:
+        raise CheckpointError(
+            f"{source} is a checkpoint of workflow {saved.workflow!r}, not of {definition.name!r}"
+        )
+    given = {**(saved.options if saved else {}), **(options or {}), **more_options}
+    settings = Settings(
+        seed=_same("seed", seed, saved and saved.settings["seed"], 0),
+        dtype=_same("dtype", dtype, saved and saved.settings["dtype"], "float32"),
+        testing=test,
+    )
+    from veloflow.devices.selection import choose_device, open_device
+
+    reason = ""
+    opened = device if isinstance(device, Device) else None
+    if opened is None and device == "auto":
+        opened, reason = choose_device()
+    place = opened or open_device(str(device))
+    try:
+        with Session(definition, given, place, settings) as session:
+            session.store = CheckpointStore(folder) if folder and not test else None
+            if watch is not None:
+                watch(session)
+            if reason:
+                session.events.publish(Message(f"device {reason}"))
+            session.set_up()
+            if saved is not None:
+                session.restore(saved)
+            outcome = session.run(checkpoint_every=checkpoint_every)
+        if result is not None:
+            outcome.save(result)
+    finally:
+        if not isinstance(device, Device):
+            place.close()
+    return outcome
+
+
+def _definition_of(workflow: str | Path | Callable[..., None]) -> Definition:
+    if callable(workflow):
+        return Definition(workflow.__name__, workflow, None)
+    return find_definition(os.fspath(workflow))
+
+
+def _source(folder: Path | None, resume: bool | str | Path, *, test: bool) -> Path | None:
+    """Return the checkpoint to start from, if any."""
+    if isinstance(resume, bool):
+        if resume and folder is None:
+            raise OptionError("--resume needs to know from where: give --checkpoint DIR too")
+        if not resume and not (test and folder is not None):
+            return None
+        assert folder is not None
+        return find_checkpoint(folder, best=test)
+    return find_checkpoint(Path(resume), best=test)
+
+
+def _same(name: str, given: T | None, saved: T | None, default: T) -> T:
+    """Return what holds for the run; a checkpoint's value cannot be overruled."""
+    if given is not None and saved is not None and given != saved:
+        raise CheckpointError(f"the checkpoint was made with {name} {saved}, not {given}")
+    if given is not None:
+        return given
+    return default if saved is None else saved

@@ -1,0 +1,158 @@
+"""Finding a workflow's definition by name or by file, and building the workflow from it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from veloflow.errors import DefinitionError, NotFoundError, VeloflowError, nearest
+
+if TYPE_CHECKING:
+    from veloflow.core import Workflow
+
+__all__ = ["Definition", "find_definition", "known_definitions"]
+
+_PACKAGE = "veloflow.workflows"
+_GROUP = "veloflow.workflows"
+
+Build = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A workflow's definition: its name, its ``build`` function and the file it stands in."""
+
+    name: str
+    build: Build
+    path: Path | None
+
+    @property
+    def summary(self) -> str:
+        """The first line of what the definition says of itself."""
+        module = inspect.getmodule(self.build) or sys.modules.get(self.build.__module__)
+        text = (module.__doc__ if module else None) or self.build.__doc__ or ""
+        return text.strip().split("\n", maxsplit=1)[0]
+
+    def build_into(self, workflow: Workflow, options: Mapping[str, object]) -> None:
+        """Call ``build``; errors of the definition's own come out with file and line.
+
+        Raises:
+            DefinitionError: ``build`` raised something that is no error of veloflow.
+        """
+        try:
+            self.build(workflow, **options)
+        except VeloflowError:
+            raise
+        except Exception as error:
+            raise DefinitionError(f"{self._place(error)}: {_describe(error)}") from error
+
+    def _place(self, error: BaseException) -> str:
+        """Name the innermost line of the definition that the error passed through."""
+        frames = traceback.extract_tb(error.__traceback__)
+        if self.path is not None:
+            for frame in reversed(frames):
+                if Path(frame.filename) == self.path:
+                    return f"{self.path}:{frame.lineno}"
+        return str(self.path or self.name)
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def known_definitions() -> list[str]:
+    """Return the names of all definitions that come with veloflow or with other packages."""
+    package = importlib.import_module(_PACKAGE)
+    own = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    others = [entry.name for entry in entry_points(group=_GROUP)]
+    return sorted({*own, *others})
+
+
+def find_definition(name: str) -> Definition:
+    """Find a definition by name (of veloflow or another package) or by path of a file.
+
+    Raises:
+        NotFoundError: there is none; the message names the nearest.
+        DefinitionError: the file cannot be read, or has no ``build`` function.
+    """
+    if name.endswith(".py") or "/" in name:
+        path = Path(name).resolve()
+        return _from_module(path.stem, _import_file(path))
+    for entry in entry_points(group=_GROUP):
+        if entry.name == name:
+            return _from_module(name, _import(lambda: importlib.import_module(entry.module)))
+    if name not in known_definitions():
+        hint = nearest(name, known_definitions()) or f"; there are {', '.join(known_definitions())}"
+        raise NotFoundError(
+            f"no workflow named {name!r}{hint}; a definition of your own is given as a path: "
+            f"./{name}.py"
+        )
+    return _from_module(name, _import(lambda: importlib.import_module(f"{_PACKAGE}.{name}")))
+
+
+def _from_module(name: str, module: ModuleType) -> Definition:
+    file = getattr(module, "__file__", None)
+    build = getattr(module, "build", None)
+    if not callable(build):
+        raise DefinitionError(
+            f"{file or name}: it has no function 'build'; write "
+            "def build(wf: Workflow, *, option: int = 1) -> None"
+        )
+    return Definition(name, build, Path(file).resolve() if file else None)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        near = nearest(path.name, [one.name for one in path.parent.glob("*.py")])
+        raise NotFoundError(f"no definition file {path}{near}")
+    # a name of its own for each path, so that two files of one name do not meet
+    digest = blake2b(str(path).encode(), digest_size=6).hexdigest()
+    spec = importlib.util.spec_from_file_location(f"_veloflow_{path.stem}_{digest}", path)
+    if spec is None or spec.loader is None:
+        raise DefinitionError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # annotations and dataclasses look modules up there
+    loader = spec.loader
+
+    def load() -> ModuleType:
+        loader.exec_module(module)
+        return module
+
+    try:
+        return _import(load, path)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+
+
+def _import(load: Callable[[], ModuleType], path: Path | None = None) -> ModuleType:
+    try:
+        return load()
+    except SyntaxError as error:
+        raise DefinitionError(
+            f"{error.filename}:{error.lineno}: {error.msg}: {(error.text or '').strip()!r}"
+        ) from error
+    except VeloflowError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = next(
+            (
+                f"{f.filename}:{f.lineno}"
+                for f in reversed(frames)
+                if path and f.filename == str(path)
+            ),
+            f"{frames[-1].filename}:{frames[-1].lineno}",
+        )
+        raise DefinitionError(f"{where}: {_describe(error)}") from error

@@ -1,0 +1,248 @@
+"""A standalone run: one workflow on one device, from its definition to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from veloflow.core import EpochDone, Events, Message, Outcome, Settings, Workflow
+from veloflow.core.checks import control_order
+from veloflow.devices import Device
+from veloflow.devices.memory import Memory
+from veloflow.devices.parameters import Parameters
+from veloflow.errors import CheckpointError, Interrupted, NumericsError
+from veloflow.runtime.checkpoint import Checkpoint
+from veloflow.runtime.interruption import Interruption
+from veloflow.runtime.options import convert_options, options_of
+from veloflow.runtime.result import Result
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from veloflow.runtime.definition import Definition
+    from veloflow.runtime.store import CheckpointStore
+
+__all__ = ["Session", "build_workflow"]
+
+
+def build_workflow(
+    definition: Definition, given: Mapping[str, object]
+) -> tuple[Workflow, dict[str, object]]:
+    """Build a definition's workflow; return it and all its options with their values.
+
+    Raises:
+        OptionError: an option is unknown, badly typed or missing.
+        DefinitionError: the definition itself fails.
+        GraphError: it links what cannot be linked.
+    """
+    options = convert_options(options_of(definition), given)
+    workflow = Workflow(name=definition.name)
+    workflow.provide(Events, Events())
+    definition.build_into(workflow, options)
+    return workflow, options
+
+
+class Session:
+    """A workflow, the device and the services that it runs with. Use it as a context manager.
+
+    Args:
+        definition: what to run.
+        given: values of its options, as texts or Python values.
+        device: where to run; it stays open when the session closes.
+        settings: seed, dtype, testing.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        given: Mapping[str, object],
+        device: Device,
+        settings: Settings,
+    ) -> None:
+        self.definition = definition
+        self.device = device
+        self.settings = settings
+        self.workflow, self.options = build_workflow(definition, given)
+        self.workflow.clock = time.perf_counter_ns
+        self.events = self.workflow.find_service(Events)
+        self.memory = Memory(device)
+        self.parameters = Parameters(device, settings.dtype)
+        for kind, service in ((Device, device), (Settings, settings)):
+            self.workflow.provide(kind, service)
+        self.workflow.provide(Memory, self.memory).provide(Parameters, self.parameters)
+        self.workflow.add_allocator(self.memory.allocate).add_allocator(self.parameters.allocate)
+        self.store: CheckpointStore | None = None
+        self._is_finished = False
+        self._is_restored = False
+        self._reason = ""
+        self._seconds_before = 0.0
+        self._unit_seconds_before: Mapping[str, float] = {}
+        self._started: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.workflow.close()
+
+    # -- the run ------------------------------------------------------------------------------
+
+    def set_up(self) -> None:
+        """Check the graph, initialize all units, give them memory.
+
+        Raises:
+            GraphError: the graph is wrong.
+            InputError: a unit was given something wrong, such as a missing data file.
+        """
+        self.workflow.set_up()
+
+    def run(self, *, checkpoint_every: float = 60.0) -> Result:
+        """Run to the end.
+
+        Args:
+            checkpoint_every: seconds between checkpoints, when there is a store.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM; a checkpoint has been written if there is a store.
+            UnitError: a unit raised.
+            NumericsError: NaN or infinity; names the first unit that had it.
+            StorageError: a checkpoint could not be written.
+        """
+        if not self._is_finished:
+            self._started = time.perf_counter()
+            with Interruption(self._wish, checkpoint_every if self.store else None) as interruption:
+                self._follow(interruption)
+        return self._result()
+
+    def _follow(self, interruption: Interruption) -> None:
+        flow = self.workflow.flow
+        if not self._is_restored:
+            flow.start()
+        if self.store is not None:
+            self.events.subscribe(EpochDone, self._on_epoch)
+        while self._step() is Outcome.PAUSED:
+            reason, self._reason = self._reason, ""
+            self._save(reason or "interval")
+            if interruption.is_stopping:
+                raise Interrupted(self._farewell())
+        self._is_finished = True
+        self._save("finished")
+
+    def _step(self) -> Outcome:
+        try:
+            return self.workflow.flow.run()
+        except NumericsError as error:
+            raise NumericsError(f"{error}; {self._first_not_finite()}") from error
+
+    def _on_epoch(self, event: EpochDone) -> None:
+        if event.improved:
+            self._wish("improved")
+
+    def _wish(self, reason: str) -> None:
+        """Ask for a checkpoint, or for the end, as soon as the run can be cut."""
+        if reason == "interrupted" or not self._reason:
+            self._reason = reason
+        self.workflow.flow.request_pause()
+
+    def _save(self, reason: str) -> None:
+        if self.store is not None:
+            self.store.save(self.checkpoint(reason))
+
+    def _farewell(self) -> str:
+        if self.store is None:
+            return "interrupted; nothing was saved, for no --checkpoint folder was given"
+        return f"interrupted; checkpoint in {self.store.folder}, go on with --resume"
+
+    def _first_not_finite(self) -> str:
+        for unit in control_order(self.workflow):
+            check = getattr(unit, "check_finite", None)
+            found = check() if callable(check) else None
+            if found:
+                return f"the first unit with NaN or infinity is {unit.path!r}: {found}"
+        return "no unit's parameters or output hold NaN or infinity now"
+
+    # -- result and state ---------------------------------------------------------------------
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        now = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._seconds_before + now
+
+    def _unit_seconds(self) -> dict[str, float]:
+        before = self._unit_seconds_before
+        return {
+            path: spent.seconds + before.get(path, 0.0)
+            for path, spent in self.workflow.times().items()
+        }
+
+    def _json_options(self) -> dict[str, Any]:
+        options: dict[str, Any] = msgspec.to_builtins(self.options, enc_hook=str)
+        return options
+
+    def _result(self) -> Result:
+        found = dict(self.workflow.results())
+        return Result(
+            workflow=self.definition.name,
+            options=self._json_options(),
+            seed=self.settings.seed,
+            device=self.device.name,
+            epochs=found.pop("epochs", []),
+            best=found.pop("best", {}),
+            unit_seconds=self._unit_seconds(),
+            seconds=self.seconds,
+            parameters_sha256=self.parameters.sha256(),
+            more=found,
+            graph=self.workflow,
+        )
+
+    def checkpoint(self, reason: str) -> Checkpoint:
+        """Return the state of the run; meaningful when it is paused or finished."""
+        states = {unit.path: dict(unit.state()) for unit in self.workflow.all_units()}
+        return Checkpoint(
+            workflow=self.definition.name,
+            options=self._json_options(),
+            settings={"seed": self.settings.seed, "dtype": self.settings.dtype},
+            flow=self.workflow.flow.state(),
+            units={path: state for path, state in states.items() if state},
+            parameters=self.parameters.save(),
+            seconds=self.seconds,
+            unit_seconds=self._unit_seconds(),
+            reason=reason,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go to the state of ``checkpoint``; call it after :meth:`set_up`.
+
+        Raises:
+            CheckpointError: it is of another workflow, or of other sizes.
+        """
+        if checkpoint.workflow != self.definition.name:
+            raise CheckpointError(
+                f"the checkpoint is of workflow {checkpoint.workflow!r}, "
+                f"not of {self.definition.name!r}"
+            )
+        self.parameters.load(checkpoint.parameters, partial=self.settings.testing)
+        here = {unit.path: unit for unit in self.workflow.all_units()}
+        for path, state in checkpoint.units.items():
+            if path not in here:
+                raise CheckpointError(f"the checkpoint names a unit {path!r} that is not here")
+            here[path].restore(state)
+        if self.settings.testing:
+            return
+        self._seconds_before = checkpoint.seconds
+        self._unit_seconds_before = checkpoint.unit_seconds
+        if checkpoint.reason == "finished" and not self.workflow.end.gate_block:
+            self._is_finished = True
+            self.events.publish(Message("the run of this checkpoint is complete already"))
+        elif checkpoint.flow["queue"]:
+            self.workflow.flow.restore(checkpoint.flow)
+            self._is_restored = True

@@ -1,0 +1,55 @@
+"""The folder in which a run keeps its checkpoints: the last one and the best one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from veloflow.errors import StorageError
+from veloflow.runtime.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
+
+__all__ = ["CheckpointStore"]
+
+
+class CheckpointStore:
+    """Keeps ``last.safetensors`` and ``best.safetensors`` in a folder.
+
+    Raises:
+        StorageError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make the folder {folder}: {error.strerror}") from error
+        if not os.access(folder, os.W_OK):
+            raise StorageError(f"cannot write to the folder {folder}; choose another one")
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the last checkpoint, and keep it as the best one too if it is an improvement.
+
+        Raises:
+            StorageError: no space; the older files are untouched.
+        """
+        last = self.folder / LAST
+        write_checkpoint(checkpoint, last)
+        if checkpoint.reason == "improved":
+            self._keep_as_best(checkpoint, last)
+
+    def _keep_as_best(self, checkpoint: Checkpoint, last: Path) -> None:
+        link = self.folder / f".{BEST}.{secrets.token_hex(4)}.tmp"
+        try:
+            os.link(last, link)  # files are replaced, never rewritten: one copy serves both
+        except OSError:  # a file system without hard links
+            write_checkpoint(checkpoint, self.folder / BEST)
+            return
+        try:
+            link.replace(self.folder / BEST)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                link.unlink(missing_ok=True)
+            raise StorageError(f"cannot write {self.folder / BEST}: {error.strerror}") from error
