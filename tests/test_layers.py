@@ -46,12 +46,14 @@ LAYERS = (
     ),
     Layer(
         "veloflow.devices",
-        may=("veloflow.devices", "veloflow.errors", "numpy", "threadpoolctl"),
+        may=("veloflow.devices", "veloflow.errors", "numpy", "platformdirs", "threadpoolctl"),
+        exactly=("veloflow",),  # for its version, which is a part of what is cached
         never=("asyncio", "select", "selectors", "socket"),
     ),
     Layer(
         "veloflow.devices.opencl",
         may=("veloflow.devices", "veloflow.errors", "numpy", "platformdirs", "pyopencl"),
+        exactly=("veloflow",),  # for its version, which is a part of what is cached
         never=("asyncio", "select", "selectors", "socket"),
     ),
     Layer(
@@ -71,6 +73,7 @@ LAYERS = (
             *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.runtime"),
             *("msgspec", "numpy", "platformdirs", "safetensors", "threadpoolctl", "zmq"),
         ),
+        exactly=("veloflow",),  # for its version, which is written into results and checkpoints
     ),
     Layer(
         "veloflow.views",
