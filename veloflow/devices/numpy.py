@@ -41,6 +41,9 @@ __all__ = ["NumpyDevice"]
 #: rows of softmax up to this length are turned into columns first: NumPy reduces a 100 x 10 matrix
 #: in 1.8 us over rows and in 6.3 us over columns, and is even at about 64
 _NARROW = 64
+#: products up to this size go through np.dot, which has less to look at (0.40 us against 0.66 us
+#: for 2 x 2) but fills its result with zeros first (90 us against 71 us for 784 x 100)
+_SMALL = 4096
 
 
 class NumpyDevice(Device):
@@ -108,7 +111,8 @@ class NumpyDevice(Device):
         target = self._matrix(out)
         _check_gemm(left, right, target, bias)
         product = aligned_zeros(target.shape, target.dtype) if beta else target
-        calls: list[Call] = [(np.dot, (left, right, product))]
+        multiply = np.dot if target.size < _SMALL else np.matmul
+        calls: list[Call] = [(multiply, (left, right, product))]
         # what follows the product is one formula over blocks that the cache holds
         formula, leaves = element("product"), {"product": product}
         formula = formula * alpha if alpha != 1.0 else formula
