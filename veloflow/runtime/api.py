@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -12,13 +13,14 @@ from veloflow.devices import Device
 from veloflow.errors import CheckpointError, OptionError
 from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint
 from veloflow.runtime.definition import Definition, find_definition
+from veloflow.runtime.files import check_writable
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
 
 if TYPE_CHECKING:
     from veloflow.runtime.result import Result
 
-__all__ = ["load", "run"]
+__all__ = ["load", "prepare", "run"]
 
 T = TypeVar("T")
 
@@ -66,46 +68,83 @@ def run(
     Raises:
         VeloflowError: see :mod:`veloflow.errors` for the tree.
     """
+    if result is not None:
+        check_writable(Path(result))
+    with prepare(
+        workflow,
+        device=device,
+        seed=seed,
+        dtype=dtype,
+        test=test,
+        checkpoint=checkpoint,
+        resume=resume,
+        watch=watch,
+        options={**(options or {}), **more_options},
+    ) as session:
+        outcome = session.run(checkpoint_every=checkpoint_every)
+    if result is not None:
+        outcome.save(result)
+    return outcome
+
+
+@contextmanager
+def prepare(
+    workflow: str | Path | Callable[..., None],
+    *,
+    device: str | Device = "auto",
+    seed: int | None = None,
+    dtype: Literal["float32", "float64"] | None = None,
+    test: bool = False,
+    checkpoint: str | Path | None = None,
+    resume: bool | str | Path = False,
+    watch: Callable[[Session], None] | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Iterator[Session]:
+    """Give a session that is set up, and restored if asked, but has not run; see :func:`run`."""
     definition = _definition_of(workflow)
     folder = Path(checkpoint) if checkpoint is not None else None
-    if resume and not isinstance(resume, bool):
-        folder = folder or Path(resume)
+    if folder is None and not isinstance(resume, bool):
+        folder = Path(resume)
     source = _source(folder, resume, test=test)
     saved = read_checkpoint(source) if source else None
     if saved is not None and saved.workflow != definition.name:
         raise CheckpointError(
             f"{source} is a checkpoint of workflow {saved.workflow!r}, not of {definition.name!r}"
         )
-    given = {**(saved.options if saved else {}), **(options or {}), **more_options}
+    given = {**(saved.options if saved else {}), **(options or {})}
     settings = Settings(
-        seed=_same("seed", seed, saved and saved.settings["seed"], 0),
-        dtype=_same("dtype", dtype, saved and saved.settings["dtype"], "float32"),
+        seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
+        dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
         testing=test,
     )
+    with (
+        _opened(device) as (place, why),
+        Session(definition, given, place, settings) as session,
+    ):
+        session.store = CheckpointStore(folder) if folder and not test else None
+        if watch is not None:
+            watch(session)
+        if why:
+            session.events.publish(Message(why))
+        session.set_up()
+        if saved is not None:
+            session.restore(saved)
+        yield session
+
+
+@contextmanager
+def _opened(device: str | Device) -> Iterator[tuple[Device, str]]:
+    """Give the device, and why it was chosen; close it unless the caller had opened it."""
     from veloflow.devices.selection import choose_device, open_device
 
-    reason = ""
-    opened = device if isinstance(device, Device) else None
-    if opened is None and device == "auto":
-        opened, reason = choose_device()
-    place = opened or open_device(str(device))
+    if isinstance(device, Device):
+        yield device, ""
+        return
+    place, why = choose_device() if device == "auto" else (open_device(device), "")
     try:
-        with Session(definition, given, place, settings) as session:
-            session.store = CheckpointStore(folder) if folder and not test else None
-            if watch is not None:
-                watch(session)
-            if reason:
-                session.events.publish(Message(f"device {reason}"))
-            session.set_up()
-            if saved is not None:
-                session.restore(saved)
-            outcome = session.run(checkpoint_every=checkpoint_every)
-        if result is not None:
-            outcome.save(result)
+        yield place, why
     finally:
-        if not isinstance(device, Device):
-            place.close()
-    return outcome
+        place.close()
 
 
 def _definition_of(workflow: str | Path | Callable[..., None]) -> Definition:

@@ -25,7 +25,15 @@ from veloflow.runtime.files import write_atomically
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BEST", "LAST", "Checkpoint", "find_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "BEST",
+    "LAST",
+    "Checkpoint",
+    "find_checkpoint",
+    "read_checkpoint",
+    "summary",
+    "write_checkpoint",
+]
 
 FORMAT = 1
 LAST = "last.safetensors"
@@ -160,3 +168,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if name.startswith("parameter:")
     }
     return Checkpoint(units=units, parameters=parameters, **document)
+
+
+def summary(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what ``veloflow inspect`` shows, as JSON values."""
+    return {
+        "workflow": checkpoint.workflow,
+        "reason": checkpoint.reason,
+        "options": checkpoint.options,
+        "settings": checkpoint.settings,
+        "seconds": checkpoint.seconds,
+        "epochs": _epochs(checkpoint),
+        "parameters": [
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "minimum": float(array.min()) if array.size else None,
+                "mean": float(array.mean()) if array.size else None,
+                "maximum": float(array.max()) if array.size else None,
+            }
+            for name, array in checkpoint.parameters.items()
+            if "@" not in name
+        ],
+    }
+
+
+def _epochs(checkpoint: Checkpoint) -> list[Any]:
+    """Return the epochs' records, from whichever unit keeps them."""
+    found = (state["epochs"] for state in checkpoint.units.values() if "epochs" in state)
+    return list(next(found, []))

@@ -89,16 +89,15 @@ def find_definition(name: str) -> Definition:
     if name.endswith(".py") or "/" in name:
         path = Path(name).resolve()
         return _from_module(path.stem, _import_file(path))
-    for entry in entry_points(group=_GROUP):
-        if entry.name == name:
-            return _from_module(name, _import(lambda: importlib.import_module(entry.module)))
+    for entry in entry_points(group=_GROUP, name=name):
+        return _from_module(name, _import_module(entry.module))
     if name not in known_definitions():
         hint = nearest(name, known_definitions()) or f"; there are {', '.join(known_definitions())}"
         raise NotFoundError(
             f"no workflow named {name!r}{hint}; a definition of your own is given as a path: "
             f"./{name}.py"
         )
-    return _from_module(name, _import(lambda: importlib.import_module(f"{_PACKAGE}.{name}")))
+    return _from_module(name, _import_module(f"{_PACKAGE}.{name}"))
 
 
 def _from_module(name: str, module: ModuleType) -> Definition:
@@ -134,6 +133,10 @@ def _import_file(path: Path) -> ModuleType:
     except BaseException:
         del sys.modules[module.__name__]
         raise
+
+
+def _import_module(name: str) -> ModuleType:
+    return _import(lambda: importlib.import_module(name))
 
 
 def _import(load: Callable[[], ModuleType], path: Path | None = None) -> ModuleType:

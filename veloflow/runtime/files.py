@@ -11,7 +11,7 @@ from pathlib import Path
 
 from veloflow.errors import StorageError
 
-__all__ = ["write_atomically"]
+__all__ = ["check_writable", "make_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -38,6 +38,31 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(path: Path) -> None:
+    """Check that ``path`` could be written, before long work is done for it.
+
+    Raises:
+        StorageError: it is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder; name a file in it")
+    make_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there, and check that it can be written to.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {folder}: {_reason(error)}") from error
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"cannot write to the folder {folder}; choose another one")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from veloflow.core import EpochDone, Events, Message, Outcome, Settings, Workflow
 from veloflow.core.checks import control_order
-from veloflow.devices import Device
+from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import CheckpointError, Interrupted, NumericsError
@@ -189,7 +189,7 @@ class Session:
         return options
 
     def _result(self) -> Result:
-        found = dict(self.workflow.results())
+        found: dict[str, Any] = dict(self.workflow.results())
         return Result(
             workflow=self.definition.name,
             options=self._json_options(),
@@ -218,6 +218,25 @@ class Session:
             unit_seconds=self._unit_seconds(),
             reason=reason,
         )
+
+    def describe_units(self) -> list[dict[str, Any]]:
+        """Return what each unit has, in the order of control: shapes, parameters, memory."""
+        memory = self.memory.bytes_by_owner()
+        described = []
+        for unit in control_order(self.workflow):
+            output = getattr(unit, "output", None)
+            own = [one for one in self.parameters if one.name.startswith(f"{unit.path}/")]
+            described.append(
+                {
+                    "unit": unit.path,
+                    "class": type(unit).__name__,
+                    "group": unit.group,
+                    "output": list(output.shape) if isinstance(output, Array) else None,
+                    "parameters": sum(one.value.size for one in own),
+                    "bytes": memory.get(unit.path, 0),
+                }
+            )
+        return described
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go to the state of ``checkpoint``; call it after :meth:`set_up`.

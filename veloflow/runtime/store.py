@@ -9,6 +9,7 @@ from pathlib import Path
 
 from veloflow.errors import StorageError
 from veloflow.runtime.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
+from veloflow.runtime.files import make_folder
 
 __all__ = ["CheckpointStore"]
 
@@ -22,12 +23,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(f"cannot make the folder {folder}: {error.strerror}") from error
-        if not os.access(folder, os.W_OK):
-            raise StorageError(f"cannot write to the folder {folder}; choose another one")
+        make_folder(folder)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the last checkpoint, and keep it as the best one too if it is an improvement.

@@ -1,0 +1,300 @@
+"""The ``veloflow`` command. Thin: each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from veloflow import __version__
+from veloflow.errors import InputError, VeloflowError
+
+if TYPE_CHECKING:
+    from veloflow.runtime.definition import Definition
+
+__all__ = ["main"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DEBUG = "veloflow.debug"
+
+
+def _remember_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        context.meta[_DEBUG] = True
+
+
+def _debug_option(command: F) -> F:
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_remember_debug,
+        help="Show the traceback of an error.",
+    )(command)  # fmt: skip
+
+
+class _Group(click.Group):
+    """Turns errors into one line and an exit code; suggests the nearest command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader went away: nothing more can be said to it
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            _say_error("interrupted", ctx)
+            ctx.exit(130)
+        except VeloflowError as error:
+            _say_error(str(error), ctx)
+            ctx.exit(error.exit_code)
+        except Exception as error:
+            _say_error(f"{type(error).__name__}: {error} (see it whole with --debug)", ctx)
+            ctx.exit(1)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from veloflow.errors import nearest
+
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"no command {name!r}{nearest(name, self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def _say_error(text: str, context: click.Context) -> None:
+    if context.meta.get(_DEBUG):
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"veloflow: {' '.join(text.split())}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version")
+@_debug_option
+def main() -> None:
+    """Wire units into a workflow, look at it as a graph, run it.
+
+    \b
+    Examples:
+      veloflow run digits_mlp                      train on handwritten digits
+      veloflow run digits_mlp hidden=50 rate=0.2   with other options
+      veloflow run digits_mlp --help               what the options are
+      veloflow graph digits_mlp -o digits.svg      draw it
+      veloflow devices                             what can compute here
+      veloflow doctor                              what is missing here
+    """
+
+
+@main.command(add_help_option=False, context_settings={"ignore_unknown_options": False})
+@click.argument("workflow", required=False)
+@click.argument("assignments", nargs=-1, metavar="[OPTION=VALUE]...")
+@click.option("--device", "-d", default="auto", show_default=True,
+              help="numpy, opencl, opencl:P:D, or auto: the quickest by measurement.")  # fmt: skip
+@click.option("--seed", type=int, help="Root of all random numbers.  [default: 0]")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]),
+              help="Of parameters and activations.  [default: float32]")  # fmt: skip
+@click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Keep checkpoints in this folder.")  # fmt: skip
+@click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,
+              show_default=True, metavar="SECONDS",
+              help="Besides those at improvements, on Ctrl-C and at the end.")  # fmt: skip
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in that folder.")
+@click.option("--test", is_flag=True, help="Evaluate the best checkpoint, without training.")
+@click.option("--result", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write the result there, as JSON.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check and set up, show the units, do not run.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, a line each.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@click.option("--help", "-h", "wants_help", is_flag=True,
+              help="Show this message, and the workflow's own options if one is named.")  # fmt: skip
+@_debug_option
+@click.pass_context
+def run(
+    context: click.Context,
+    workflow: str | None,
+    assignments: tuple[str, ...],
+    *,
+    wants_help: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
+    """Run a workflow, given by name or by the path of its file.
+
+    \b
+    Examples:
+      veloflow run digits_mlp hidden=50 --device numpy
+      veloflow run ./mine.py --checkpoint saved --result result.json
+      veloflow run ./mine.py --checkpoint saved --resume
+      veloflow run mnist_mlp --help
+    """
+    if wants_help:
+        _show_help(context, workflow)
+        return
+    if workflow is None:
+        raise click.UsageError(f"name a workflow: {_listing()}", context)
+    from veloflow.runtime.options import parse_assignments
+
+    options = parse_assignments(assignments)
+    if dry_run:
+        _dry_run(workflow, options, settings)
+        return
+    from veloflow.runtime.api import run as run_workflow
+    from veloflow.views.terminal import TerminalView
+
+    with TerminalView(as_json=as_json, quiet=quiet) as view:
+        view.finish(run_workflow(workflow, options=options, watch=view.watch, **settings))
+
+
+def _listing() -> str:
+    from veloflow.runtime.definition import known_definitions
+
+    return ", ".join(known_definitions())
+
+
+def _show_help(context: click.Context, workflow: str | None) -> None:
+    click.echo(context.get_help())
+    if workflow is None:
+        click.echo(f"\nWorkflows that come along: {_listing()}")
+        return
+    from veloflow.runtime.definition import find_definition
+    from veloflow.runtime.options import options_of
+
+    definition = find_definition(workflow)
+    click.echo(f"\nOptions of {definition.name} ({definition.summary})")
+    formatter = context.make_formatter()
+    rows = [(f"{o.name}=<{o.type_name}>", _describe_option(o)) for o in options_of(definition)]
+    if rows:
+        formatter.write_dl(rows)
+    click.echo(formatter.getvalue().rstrip() or "  none")
+
+
+def _describe_option(option: Any) -> str:
+    default = "required" if option.is_required else f"default: {option.default}"
+    return f"{option.help}  [{default}]".strip()
+
+
+def _dry_run(workflow: str, options: dict[str, str], settings: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from veloflow.runtime.api import prepare
+    from veloflow.views.report import units_table
+
+    with prepare(
+        workflow,
+        device=settings["device"],
+        seed=settings["seed"],
+        dtype=settings["dtype"],
+        options=options,
+    ) as session:
+        Console().print(units_table(session.describe_units()))
+
+
+def _definition(name: str) -> Definition:
+    from veloflow.runtime.definition import find_definition
+
+    return find_definition(name)
+
+
+@main.command()
+@click.argument("workflow")
+@click.argument("assignments", nargs=-1, metavar="[OPTION=VALUE]...")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="A .svg, .png, .pdf or .dot file.  [default: WORKFLOW.svg]")  # fmt: skip
+@click.option("--times", type=click.Path(path_type=Path, dir_okay=False), metavar="RESULT",
+              help="Colour units by their share of the time in this result file.")  # fmt: skip
+@_debug_option
+def graph(
+    workflow: str, assignments: tuple[str, ...], output: Path | None, times: Path | None
+) -> None:
+    """Draw a workflow: control links, data links, gates.
+
+    \b
+    Examples:
+      veloflow graph digits_mlp -o digits.svg
+      veloflow run digits_mlp --result r.json && veloflow graph digits_mlp --times r.json
+    """
+    from veloflow.runtime.options import parse_assignments
+    from veloflow.runtime.session import build_workflow
+    from veloflow.views.graph import draw
+    from veloflow.views.report import read_times
+
+    definition = _definition(workflow)
+    built, _ = build_workflow(definition, parse_assignments(assignments))
+    target = output or Path(f"{definition.name}.svg")
+    draw(built, target, read_times(times) if times else None)
+    click.echo(str(target))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_debug_option
+def devices(*, as_json: bool) -> None:
+    """List the devices of this machine, test them, and measure a multiplication.
+
+    \b
+    Example:
+      veloflow devices
+    """
+    from rich.console import Console
+
+    from veloflow.devices.selection import examine_devices
+    from veloflow.views.report import devices_table, print_json
+
+    reports = examine_devices()
+    if as_json:
+        print_json(reports)
+    else:
+        Console().print(devices_table(reports))
+
+
+@main.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_debug_option
+def inspect(checkpoint: Path, *, as_json: bool) -> None:
+    """Show what is in a checkpoint: a file, or the last one in a folder.
+
+    \b
+    Example:
+      veloflow inspect saved
+    """
+    from rich.console import Console
+
+    from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint, summary
+    from veloflow.views.report import checkpoint_tables, print_json
+
+    path = find_checkpoint(checkpoint)
+    found = summary(read_checkpoint(path))
+    if as_json:
+        print_json(found)
+    else:
+        Console().print(*checkpoint_tables(path, found), sep="\n")
+
+
+@main.command()
+@_debug_option
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Look over this machine: devices, BLAS, ZeroMQ, Graphviz, versions; say what is missing.
+
+    \b
+    Example:
+      veloflow doctor
+    """
+    from rich.console import Console
+
+    from veloflow.runtime.doctor import examine
+    from veloflow.views.report import findings_table
+
+    findings = examine()
+    Console().print(findings_table(findings))
+    if any(finding.status == "fail" for finding in findings):
+        raise InputError("something that veloflow needs does not work here; see the table")
