@@ -57,6 +57,16 @@ LAYERS = (
         never=("asyncio", "select", "selectors", "socket"),
     ),
     Layer(
+        "veloflow.protocol",
+        may=("veloflow.errors", "veloflow.protocol", "msgspec"),
+        never=CLOCKS_AND_SOCKETS,
+    ),
+    Layer(
+        "veloflow.sharing",
+        may=("veloflow.errors", "veloflow.protocol.messages", "veloflow.sharing", "numpy"),
+        never=CLOCKS_AND_SOCKETS,
+    ),
+    Layer(
         "veloflow.units",
         may=(
             *("veloflow.core", "veloflow.errors", "veloflow.units", "numpy"),
@@ -70,7 +80,8 @@ LAYERS = (
     Layer(
         "veloflow.runtime",
         may=(
-            *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.runtime"),
+            *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.protocol"),
+            *("veloflow.runtime", "veloflow.sharing"),
             *("msgspec", "numpy", "platformdirs", "safetensors", "threadpoolctl", "zmq"),
         ),
         exactly=("veloflow",),  # for its version, which is written into results and checkpoints
@@ -246,6 +257,9 @@ def test_tests_turn_no_data_into_code(path):
         ("veloflow.devices.base", "import pyopencl"),
         ("veloflow.devices.base", "from veloflow.core import Unit"),
         ("veloflow.devices.base", "if TYPE_CHECKING:\n    from veloflow.runtime import events"),
+        ("veloflow.protocol.ledger", "import numpy"),
+        ("veloflow.protocol.ledger", "import time"),
+        ("veloflow.sharing.average", "from veloflow.protocol.master import Master"),
         ("veloflow.units.loaders", "import sklearn.datasets"),
         ("veloflow.units.loaders", "import veloflow.devices.opencl.device"),
         ("veloflow.units.loaders", "from veloflow.runtime import checkpoint"),
