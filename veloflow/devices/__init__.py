@@ -1,5 +1,29 @@
 """Devices: where arrays live and operations run. OpenCL is imported only when it is asked for."""
 
+from veloflow.devices import expressions, random
 from veloflow.devices.base import Array, Device, DeviceInfo, Launch, Program, Space
+from veloflow.devices.selection import (
+    DeviceReport,
+    choose_device,
+    examine_devices,
+    list_devices,
+    open_device,
+)
+from veloflow.devices.selftest import self_test
 
-__all__ = ["Array", "Device", "DeviceInfo", "Launch", "Program", "Space"]
+__all__ = [
+    "Array",
+    "Device",
+    "DeviceInfo",
+    "DeviceReport",
+    "Launch",
+    "Program",
+    "Space",
+    "choose_device",
+    "examine_devices",
+    "expressions",
+    "list_devices",
+    "open_device",
+    "random",
+    "self_test",
+]
