@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar, final
 
-from veloflow.core import Input
-from veloflow.devices import Array
 from veloflow.devices.expressions import element
 from veloflow.errors import ShapeError
 from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, Activation
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from veloflow.core import Workflow
-    from veloflow.devices import Launch
+    from veloflow.devices import Array, Launch
 
 __all__ = [
     "All2All",
@@ -69,8 +67,8 @@ class All2All(Forward):
         if not shape or any(size < 1 for size in shape):
             raise ShapeError(f"unit {self.path!r}: an output of shape {shape} has no neurons")
         self.output_shape = shape
-        self.weights_filling = weights_filling or Uniform()
-        self.bias_filling = bias_filling or self.weights_filling
+        self.weights_filling = Uniform() if weights_filling is None else weights_filling
+        self.bias_filling = self.weights_filling if bias_filling is None else bias_filling
         self.include_bias = include_bias
         self._launch: Launch
 
@@ -88,9 +86,7 @@ class All2All(Forward):
         neurons, inputs = self.weights.shape
         default = magnitude(self.activation.gain, inputs, neurons)
         random = self._random("weights")
-        self.weights.value.write(
-            self.weights_filling.fill(random, self.weights.shape, default)
-        )
+        self.weights.value.write(self.weights_filling.fill(random, self.weights.shape, default))
         if self.bias is not None:
             random = self._random("bias")
             self.bias.value.write(self.bias_filling.fill(random, self.bias.shape, default))
@@ -182,35 +178,27 @@ class GradientDescent(GradientUnit):
     With d = err_output * f'(y): dL/dW = d^T x, dL/db = sum of d over the batch, dL/dx = d W.
     """
 
+    forward: All2All
     forward_kind: ClassVar[type[Forward]] = All2All
-    err_output = Input[Array]("batch *sample")
 
     def initialize(self) -> None:
-        """Check the shape of the error; declare ``err_input``."""
-        forward = self.forward
-        assert isinstance(forward, All2All)
-        if self.err_output.shape != forward.output.shape:
-            raise ShapeError(
-                f"unit {self.path!r}: err_output has shape {self.err_output.shape}, but the "
-                f"output of {forward.path!r} has {forward.output.shape}"
-            )
+        """Declare ``err_input`` and, unless f' is 1, d."""
         super().initialize()
         self._delta: Array | None = None
-        if forward.activation.derivative is not None:
-            self._delta = self.declare(*forward.output.shape)
+        if self.forward.activation.derivative is not None:
+            self._delta = self.declare(*self.forward.output.shape)
 
     def prepare(self) -> None:
         """Bind the gradients and the updates."""
         device, forward = self.device, self.forward
-        assert isinstance(forward, All2All)
         assert forward.weights is not None
         launches: list[Launch] = []
         delta = self.err_output
-        if self._delta is not None:
-            assert forward.activation.derivative is not None
-            formula = element("err") * forward.activation.derivative(element("y"))
-            arrays = {"err": delta, "y": forward.output, "delta": self._delta}
-            launches.append(device.elementwise({"delta": formula}, arrays))
+        derivative = forward.activation.derivative
+        if self._delta is not None and derivative is not None:
+            arrays = {"err": delta, "y": forward.output, "d": self._delta}
+            formula = element("err") * derivative(element("y"))
+            launches.append(device.elementwise({"d": formula}, arrays))
             delta = self._delta
         if self.needs_err_input:
             launches.append(device.gemm(delta, forward.weights.value, self.err_input))
@@ -219,9 +207,7 @@ class GradientDescent(GradientUnit):
         )
         if forward.bias is not None:
             launches.append(
-                device.reduce(
-                    "sum", element("d"), {"d": delta}, forward.bias.gradient, axis=0
-                )
+                device.reduce("sum", element("d"), {"d": delta}, forward.bias.gradient, axis=0)
             )
         self._launches = tuple(launches)
         self._prepare_updates()

@@ -198,5 +198,7 @@ class DecisionMSE(Decision):
 
     def _best(self, record: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            f"{name}_loss": record[name]["loss"] for name in ("validation", "train") if name in record
+            f"{name}_loss": record[name]["loss"]
+            for name in ("validation", "train")
+            if name in record
         }

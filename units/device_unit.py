@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from veloflow.core import Settings, Unit
 from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
+from veloflow.devices.parameters import Parameter
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -31,3 +35,25 @@ class DeviceUnit(Unit):
         """Declare an array, by default of the run's dtype; call it in ``initialize``."""
         memory = self.service(Memory)
         return memory.declare(self.path, shape, self.settings.dtype if dtype is None else dtype)
+
+    def watched(self) -> Iterator[tuple[str, Array]]:
+        """Yield by name the arrays in which NaN may show first: parameters, then all the others.
+
+        By default these are the unit's public attributes.
+        """
+        public = [(name, one) for name, one in vars(self).items() if not name.startswith("_")]
+        yield from ((name, one.value) for name, one in public if isinstance(one, Parameter))
+        yield from ((name, one) for name, one in public if isinstance(one, Array))
+
+    def check_finite(self) -> str | None:
+        """Say which of the unit's arrays holds NaN or infinity; None when all are finite.
+
+        It reads whole arrays from the device: call it when a run has failed, not while it runs.
+        Asked in the order of control, the first unit that answers is where the trouble began.
+        """
+        for name, array in self.watched():
+            if array.is_allocated and array.dtype.kind == "f":
+                count = array.size - int(np.count_nonzero(np.isfinite(array.read())))
+                if count:
+                    return f"{name} ({count} of {array.size} numbers)"
+        return None

@@ -9,6 +9,7 @@ import numpy as np
 from veloflow.core import Input
 from veloflow.devices import Array
 from veloflow.devices.expressions import element, index, scalar, where
+from veloflow.errors import DataError
 from veloflow.units.device_unit import DeviceUnit
 
 if TYPE_CHECKING:
@@ -50,23 +51,25 @@ class Evaluator(DeviceUnit):
         """Declare the gradient."""
         self.err_output = self.declare(*self.output.shape)
 
-    def _divisor(self) -> int:
-        """The size of the batch that the gradient is the mean over, at least 1."""
-        return max(self.batch_size if self.has_input("batch_size") else self.samples, 1)
+    def _scale(self) -> float:
+        """Return 1 / the size of the batch that the gradient is the mean over."""
+        return 1.0 / max(self.batch_size if self.has_input("batch_size") else self.samples, 1)
 
 
 @final
 class EvaluatorSoftmax(Evaluator):
     """Cross-entropy of class probabilities: L = -log p[label], dL/d(logits) = p - onehot(label).
 
-    Rows with a negative label (padding, or unlabelled samples) are not evaluated.
+    ``output`` is (batch, classes), ``labels`` int32 (batch,). Rows with a negative label (padding,
+    or unlabelled samples) are not evaluated: they count neither as right nor as wrong, and the
+    mean is over the others.
 
     Args:
         compute_confusion_matrix: whether to count (predicted, true) pairs.
 
     Attributes:
         confusion_matrix: int64 (classes, classes), row = predicted, column = true; of this
-            minibatch; None when it is not computed.
+            minibatch; empty when it is not computed.
     """
 
     output = Input[Array]("batch classes")
@@ -81,7 +84,7 @@ class EvaluatorSoftmax(Evaluator):
     ) -> None:
         super().__init__(workflow, name=name)
         self.compute_confusion_matrix = compute_confusion_matrix
-        self.confusion_matrix: NDArray[np.int64] | None = None
+        self.confusion_matrix: NDArray[np.int64] = np.zeros((0, 0), np.int64)
 
     def prepare(self) -> None:
         """Bind the gradient."""
@@ -94,31 +97,54 @@ class EvaluatorSoftmax(Evaluator):
         self._rows = np.arange(len(self.output))
 
     def run(self) -> None:
-        """Evaluate a minibatch."""
+        """Evaluate a minibatch.
+
+        Raises:
+            DataError: a label is no class of the output.
+        """
         labels = np.asarray(self.labels.read())
         rows = self._rows[labels >= 0]
         self.samples = len(rows)
-        self._launch(scale=1.0 / self._divisor())
         outputs = np.asarray(self.output.read())
+        # everything is read: nothing waits for the gradient, and the backward pass follows it
+        self._launch(scale=self._scale())
         labels = labels[rows]
         probabilities = outputs[rows]
+        self.loss = _cross_entropy(probabilities, labels, self.path)
         winners = probabilities.argmax(axis=1)
         self.n_err = int(np.count_nonzero(winners != labels))
-        likely = probabilities[np.arange(len(rows)), labels].astype(np.float64)
-        tiny = float(np.finfo(outputs.dtype).tiny)
-        self.loss = -float(np.log(np.maximum(likely, tiny)).sum())
         if self.compute_confusion_matrix:
             classes = outputs.shape[1]
             pairs = np.bincount(winners * classes + labels, minlength=classes * classes)
             self.confusion_matrix = pairs.reshape(classes, classes)
 
 
+def _cross_entropy(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], path: str
+) -> float:
+    """Return the sum of -log p[label], in float64; a p of 0 counts as the smallest number."""
+    try:
+        likely = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    except IndexError:
+        raise DataError(
+            f"unit {path!r}: there is a sample of class {labels.max()}, and the output has "
+            f"{probabilities.shape[1]} classes, from 0 on; widen the last layer"
+        ) from None
+    tiny = float(np.finfo(probabilities.dtype).tiny)
+    return -float(np.log(np.maximum(likely, tiny)).sum())
+
+
 @final
 class EvaluatorMSE(Evaluator):
-    """Mean squared error: the loss of a sample is the mean of its squared differences.
+    """Mean squared error: the loss of a sample is the mean of its squared differences, or its root.
 
     As in Veles the gradient is (output - target) / batch size, without the factor 2 and without
-    the division by the size of a sample; so rates mean the same as there.
+    the division by the size of a sample; so rates mean the same as there. It is that of
+    sum((output - target)^2) / 2, whatever ``root`` says of the reported loss.
+
+    ``minibatch_size`` is how many rows are real: those beyond are padding. With ``class_targets``
+    (classes, *sample) and ``labels`` linked, an output belongs to the class whose target is
+    nearest, and ``n_err`` counts the labelled samples for which that is another class.
 
     Args:
         root: report root mean squared errors.
@@ -128,14 +154,11 @@ class EvaluatorMSE(Evaluator):
     """
 
     target = Input[Array]("batch *sample")
+    minibatch_size = Input[int]()
     labels = Input[Array]("batch", dtype="int32", optional=True)
-    #: class -> its target, (classes, *sample): the nearest target to an output is its class
     class_targets = Input[Array]("classes *sample", optional=True)
-    samples_here = Input[int](optional=True)
 
-    def __init__(
-        self, workflow: Workflow, *, root: bool = True, name: str | None = None
-    ) -> None:
+    def __init__(self, workflow: Workflow, *, root: bool = True, name: str | None = None) -> None:
         super().__init__(workflow, name=name)
         self.root = root
         self.metrics = (0.0, 0.0, 0.0)
@@ -150,11 +173,11 @@ class EvaluatorMSE(Evaluator):
 
     def run(self) -> None:
         """Evaluate a minibatch."""
-        self.samples = self.samples_here if self.has_input("samples_here") else len(self.output)
-        self._launch(scale=1.0 / self._divisor(), samples=self.samples)
+        self.samples = self.minibatch_size
         outputs = np.asarray(self.output.read(), np.float64)[: self.samples]
-        outputs = outputs.reshape(self.samples, -1)
         targets = np.asarray(self.target.read(), np.float64)[: self.samples]
+        self._launch(scale=self._scale(), samples=self.samples)
+        outputs = outputs.reshape(self.samples, -1)
         errors = np.square(outputs - targets.reshape(self.samples, -1)).mean(axis=1)
         if self.root:
             errors = np.sqrt(errors)

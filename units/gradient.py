@@ -1,4 +1,4 @@
-"""What all gradient descent units share: the update of weights, momentum, decay and their rates.
+"""What all gradient units share: errors going back, and the update of weights with their rates.
 
 For each parameter w with gradient g (a mean over the minibatch), as in Veles:
 
@@ -6,27 +6,32 @@ For each parameter w with gradient g (a mean over the minibatch), as in Veles:
     g += ortho / rows * (column sums of w - w)                 orthogonality of the rows
     v  = moment * v - rate * g                                 Polyak's momentum, rate inside
     w += v
+
+The rate is inside the velocity: where it changes from step to step, what is kept of earlier steps
+was made with the earlier rate. (In torch.optim.SGD the velocity is free of the rate; for a
+constant rate both give the same weights.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from veloflow.core import Input
+from veloflow.core import Input, Workflow
 from veloflow.devices import Array
 from veloflow.devices.expressions import element, scalar, sign
-from veloflow.errors import GraphError
+from veloflow.errors import GraphError, InputError, ShapeError
 from veloflow.units.device_unit import DeviceUnit
 
 if TYPE_CHECKING:
-    from veloflow.core import Workflow
+    from veloflow.core import Unit
     from veloflow.devices import Device, Launch
     from veloflow.devices.parameters import Parameter
-
     from veloflow.units.forward import Forward
 
-__all__ = ["GradientUnit", "Hyperparameters", "Momentum"]
+__all__ = ["Backward", "GradientUnit", "Hyperparameters", "Momentum"]
 
 
 @dataclass
@@ -47,9 +52,15 @@ class Hyperparameters:
     l1: float = 0.0
     ortho: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(number) and number >= 0 for number in astuple(self)):
+            raise InputError(f"{self} must have finite numbers, none below 0")
+        if self.l1 > 1 or self.moment > 1:
+            raise InputError(f"{self} must have l1 and moment in [0, 1]")
+
 
 class Momentum:
-    """The update of one parameter by gradient descent with momentum."""
+    """The update of one parameter by gradient descent with momentum (the formula at the top)."""
 
     def __init__(self, device: Device, parameter: Parameter, numbers: Hyperparameters) -> None:
         self._numbers = numbers
@@ -87,12 +98,68 @@ class Momentum:
         self._update(**scalars)
 
 
-class GradientUnit(DeviceUnit):
-    """The gradient of a forward unit, and the update of its parameters. An outline.
+class Backward(DeviceUnit):
+    """The gradient of a forward unit by its input. An outline.
 
-    It takes dL/d(output), gives dL/d(input) as ``err_input`` (only when something reads it), and
-    then moves the parameters; so units that run later in the backward pass see the gradient at
-    the parameters of the forward pass.
+    It takes dL/d(output) as ``err_output`` and gives dL/d(input).
+
+    Args:
+        forward: the unit whose gradient this is.
+
+    Attributes:
+        err_input: dL/d(input), of the shape of the forward unit's input; it exists only when a
+            unit of the whole workflow is linked to it.
+    """
+
+    group: ClassVar[str] = "trainer"
+    #: the kind of unit that this is the gradient of
+    forward_kind: ClassVar[type[Forward]]
+
+    err_output = Input[Array]("batch *sample")
+
+    def __init__(self, workflow: Workflow, forward: Forward, *, name: str | None = None) -> None:
+        super().__init__(workflow, name=name)
+        if not isinstance(forward, self.forward_kind):
+            raise GraphError(
+                f"unit {self.path!r}: {type(self).__name__} is the gradient of "
+                f"{self.forward_kind.__name__}, and {forward.path!r} is {type(forward).__name__}"
+            )
+        self.forward = forward
+        self.err_input: Array
+
+    @property
+    def needs_err_input(self) -> bool:
+        """Whether any unit reads ``err_input``."""
+        return any(
+            link.source is self and link.attribute == "err_input"
+            for unit in _all_units_around(self)
+            for link in unit.data_links.values()
+        )
+
+    def initialize(self) -> None:
+        """Check the shape of the error; declare ``err_input``."""
+        if self.err_output.shape != self.forward.output.shape:
+            raise ShapeError(
+                f"unit {self.path!r}: err_output has shape {self.err_output.shape}, but the "
+                f"output of {self.forward.path!r} has {self.forward.output.shape}"
+            )
+        if self.needs_err_input:
+            self.err_input = self.declare(*self.forward.input.shape)
+
+
+def _all_units_around(unit: Unit) -> Iterator[Unit]:
+    """Yield all units of the outermost workflow around ``unit``."""
+    root = unit.workflow
+    while not root.is_root:
+        root = root.workflow
+    return root.all_units()
+
+
+class GradientUnit(Backward):
+    """The gradient of a forward unit with parameters, and their update. An outline.
+
+    It gives ``err_input`` first and then moves the parameters; so units that run later in the
+    backward pass see the gradient at the parameters of the forward pass.
 
     Args:
         forward: the unit whose gradient this is.
@@ -103,13 +170,10 @@ class GradientUnit(DeviceUnit):
         factor_ortho: the weight of the orthogonality of rows.
         learning_rate_bias, weights_decay_bias, gradient_moment_bias, l1_vs_l2_bias: the same for
             the bias.
+
+    Attributes:
+        weights_numbers, bias_numbers: the hyperparameters in use; they may be changed at any time.
     """
-
-    group: ClassVar[str] = "trainer"
-    #: the kind of unit that this is the gradient of
-    forward_kind: ClassVar[type[Forward]]
-
-    err_output = Input[Array]("batch ...")
 
     def __init__(
         self,
@@ -127,13 +191,7 @@ class GradientUnit(DeviceUnit):
         l1_vs_l2_bias: float = 0.0,
         name: str | None = None,
     ) -> None:
-        super().__init__(workflow, name=name)
-        if not isinstance(forward, self.forward_kind):
-            raise GraphError(
-                f"unit {self.path!r}: {type(self).__name__} is the gradient of "
-                f"{self.forward_kind.__name__}, and {forward.path!r} is {type(forward).__name__}"
-            )
-        self.forward = forward
+        super().__init__(workflow, forward, name=name)
         self.weights_numbers = Hyperparameters(
             learning_rate, gradient_moment, weights_decay, l1_vs_l2, factor_ortho
         )
@@ -143,25 +201,14 @@ class GradientUnit(DeviceUnit):
             weights_decay_bias,
             l1_vs_l2_bias,
         )
-        self.err_input: Array
         self._updates: list[Momentum] = []
-
-    @property
-    def needs_err_input(self) -> bool:
-        """Whether any unit reads ``err_input``."""
-        return any(
-            link.source is self and link.attribute == "err_input"
-            for unit in self.workflow
-            for link in unit.data_links.values()
-        )
 
     def _numbers_of(self, parameter: Parameter) -> Hyperparameters:
         return self.bias_numbers if parameter is self.forward.bias else self.weights_numbers
 
     def initialize(self) -> None:
         """Declare ``err_input`` and the velocities."""
-        if self.needs_err_input:
-            self.err_input = self.declare(*self.forward.input.shape)
+        super().initialize()
         for parameter in self.forward.parameters():
             parameter.slot("velocity")
 

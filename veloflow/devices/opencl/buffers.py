@@ -1,0 +1,110 @@
+"""Memory of arrays: on a CPU device the buffer is host memory, so nothing is ever copied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from veloflow.devices.opencl.platforms import Hardware, cl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Block", "Buffers"]
+
+#: of a buffer's first byte: a page
+_ALIGNMENT = 4096
+#: bytes after a buffer's end that kernels may read (never write): two of the widest vectors
+_PADDING = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The memory of one array.
+
+    It begins ``start`` bytes into the allocated buffer ``root``. ``buffer`` is what kernels are
+    given; it begins ``offset`` bytes before the array, which is 0 unless the device cannot begin a
+    buffer there. ``host`` is the array's own memory as NumPy sees it (shaped, writable), None where
+    the device has memory of its own; ``values`` is the same, read-only.
+    """
+
+    root: Any
+    start: int
+    buffer: Any
+    offset: int
+    host: NDArray[Any] | None
+    values: NDArray[Any] | None
+
+
+class Buffers:
+    """Allocates, divides, reads and writes the memory of one device."""
+
+    def __init__(self, hardware: Hardware, context: Any, queue: Any) -> None:
+        self._hardware = hardware
+        self._context = context
+        self._queue = queue
+
+    def allocate(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Block:
+        """Return zeroed memory for an array of that shape and dtype."""
+        size = math.prod(shape) * dtype.itemsize
+        if not self._hardware.is_cpu:
+            return self._allocate_apart(size)
+        raw = np.zeros(size + _PADDING + _ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % _ALIGNMENT
+        whole = raw[start : start + size + _PADDING]
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
+        buffer = cl.Buffer(self._context, flags, hostbuf=whole)
+        return _block(buffer, 0, buffer, 0, whole[:size].view(dtype).reshape(tuple(shape)))
+
+    def _allocate_apart(self, size: int) -> Block:
+        buffer = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, size + _PADDING)
+        cl.enqueue_copy(self._queue, buffer, np.zeros(size + _PADDING, np.uint8))
+        return _block(buffer, 0, buffer, 0, None)
+
+    def part(self, block: Block, start: int, shape: Sequence[int], dtype: np.dtype[Any]) -> Block:
+        """Return the memory of an array that lies ``start`` elements into ``block``."""
+        count = math.prod(shape)
+        first = block.start + start * dtype.itemsize
+        offset = first % self._hardware.alignment
+        origin, buffer = first - offset, block.root
+        if origin:  # a part of a part must be taken from the whole
+            buffer = block.root.get_sub_region(origin, max(1, offset + count * dtype.itemsize))
+        host = block.host
+        if host is not None:
+            host = host.reshape(-1)[start : start + count].reshape(tuple(shape))
+        return _block(block.root, first, buffer, offset, host)
+
+    def read(
+        self, block: Block, shape: Sequence[int], dtype: np.dtype[Any]
+    ) -> NDArray[np.generic]:
+        """Wait for what is pending and return the values, read-only."""
+        self._queue.finish()
+        if block.values is not None:
+            return block.values
+        values = np.empty(tuple(shape), dtype)
+        if values.size:
+            cl.enqueue_copy(self._queue, values, block.buffer, src_offset=block.offset)
+        values.flags.writeable = False
+        return values
+
+    def write(self, block: Block, values: NDArray[Any]) -> None:
+        """Wait for what is pending and copy ``values``, of the array's shape, in."""
+        self._queue.finish()
+        if block.host is not None:
+            block.host[...] = values
+        elif values.size:
+            cl.enqueue_copy(
+                self._queue, block.buffer, np.ascontiguousarray(values), dst_offset=block.offset
+            )
+
+
+def _block(root: Any, start: int, buffer: Any, offset: int, host: NDArray[Any] | None) -> Block:
+    values = None
+    if host is not None:
+        values = host.view()
+        values.flags.writeable = False
+    return Block(root, start, buffer, offset, host, values)

@@ -1,0 +1,165 @@
+"""What the operations of one OpenCL device share: its queue, memory, compiler and fallbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from veloflow.devices.base import Array, Launch
+from veloflow.devices.opencl.buffers import Block, Buffers
+from veloflow.devices.opencl.cache import KernelCache
+from veloflow.devices.opencl.compile import Compiler
+from veloflow.devices.opencl.formulas import Numbers, c_type
+from veloflow.devices.opencl.judge import Twin, host_launch
+from veloflow.devices.opencl.launches import bind
+from veloflow.devices.opencl.platforms import Hardware, cl
+from veloflow.devices.opencl.recipes import Call, Recipe, Trial
+from veloflow.errors import DeviceError, KernelError
+
+__all__ = ["Engine", "Variant"]
+
+_log = logging.getLogger(__name__)
+
+#: work-items in a group on devices that are no CPU
+_GROUP = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """One way to do an operation: launches of the kernels of some recipes.
+
+    ``parts`` are the recipes, each with its kernels' names and its trial; ``scratch`` gives the
+    bytes of arrays that only these launches use.
+    """
+
+    parts: Sequence[tuple[Recipe, Sequence[str], Callable[[], Trial]]]
+    calls: Sequence[Call]
+    scratch: Mapping[str, int] = field(default_factory=dict)
+
+
+class Engine:
+    """One open device."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        *,
+        cache: Path | None = None,
+        limit: float = 60.0,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
+        self.hardware = hardware
+        try:
+            context = cl.Context([hardware.handle])
+            self.queue = cl.CommandQueue(context)
+        except cl.Error as error:
+            raise DeviceError(f"{hardware.name} cannot be used: {error}") from error
+        self.buffers = Buffers(hardware, context, self.queue)
+        self.compiler = Compiler(
+            hardware, context, KernelCache(cache), limit=limit, sources=sources
+        )
+        self.notes: list[str] = []
+        self._scratch: dict[str, Block] = {}
+
+    # -- how work is cut ----------------------------------------------------------------------
+
+    def numbers(self, real: np.dtype[Any]) -> Numbers:
+        """Return what kernels compute with for a real dtype.
+
+        Raises:
+            KernelError: the device has no such numbers.
+        """
+        if real.kind != "f" or real.itemsize not in (4, 8):
+            raise KernelError(f"no kernel computes in {real}")
+        if real.itemsize == 8 and not self.hardware.has_double:
+            raise KernelError(f"{self.hardware.name} has no float64")
+        return Numbers(c_type(real), self.hardware.lanes(real.itemsize))
+
+    def spread(self, units: int, at_least: int) -> tuple[tuple[int], tuple[int]]:
+        """Return the number of work-items and the group for ``units`` of work.
+
+        On a CPU a work-item takes a contiguous range of at least ``at_least`` units; elsewhere
+        work-items take turns.
+        """
+        if self.hardware.is_cpu:
+            wanted = -(-units // max(1, at_least))
+            return (max(1, min(wanted, 4 * self.hardware.compute_units)),), (1,)
+        groups = min(-(-units // _GROUP), 32 * self.hardware.compute_units)
+        return (max(1, groups) * _GROUP,), (_GROUP,)
+
+    @property
+    def defines(self) -> str:
+        """The preprocessor lines that say how :meth:`spread` cuts the work."""
+        return "" if self.hardware.is_cpu else "#define TAKE_TURNS\n"
+
+    # -- binding ------------------------------------------------------------------------------
+
+    def block(self, array: Array) -> Block:
+        """Return the memory of an array.
+
+        Raises:
+            DeviceError: it has none, or lives on another device.
+        """
+        if not isinstance(array.memory, Block):
+            where = "has no memory yet" if array.memory is None else "lives on another device"
+            raise DeviceError(f"{array!r} {where}; {self.hardware.name} cannot use it")
+        return array.memory
+
+    def operation(
+        self,
+        name: str,
+        variants: Sequence[Callable[[], Variant]],
+        twin: Twin,
+        arrays: Mapping[str, Array],
+        outputs: Sequence[str],
+    ) -> Launch:
+        """Bind the first variant that compiles and computes right, or NumPy where none does."""
+        blocks = {key: self.block(array) for key, array in arrays.items()}
+        for variant in variants:
+            try:
+                return self._bind(variant(), blocks)
+            except KernelError as error:
+                self._note(str(error))
+        self._note(f"{name} is computed by NumPy")
+        return host_launch(twin, arrays, outputs)
+
+    def _bind(self, variant: Variant, blocks: Mapping[str, Block]) -> Launch:
+        buffers: dict[str, Any] = {}
+        for name, block in blocks.items():
+            if block.offset:
+                raise KernelError(f"the device cannot address {name!r} where it begins")
+            buffers[name] = block.buffer
+        programs: dict[str, Any] = {}
+        for recipe, kernels, trial in variant.parts:
+            program = self.compiler.program(recipe, trial)
+            programs.update(dict.fromkeys(kernels, program))
+        for name, size in variant.scratch.items():
+            buffers[name] = self._scratch_block(name, size).buffer
+        try:
+            return bind(self.queue, programs, variant.calls, buffers)
+        except cl.Error as error:
+            raise KernelError(f"{variant.parts[0][0].name} cannot be bound: {error}") from error
+
+    def _scratch_block(self, name: str, size: int) -> Block:
+        """Return memory that all launches share: the queue runs one launch at a time."""
+        known = self._scratch.get(name)
+        if known is None or known.buffer.size < size:
+            known = self.buffers.allocate((size,), np.dtype(np.uint8))
+            self._scratch[name] = known
+        return known
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            _log.warning("%s: %s", self.hardware.name, text)
+
+    def close(self) -> None:
+        """Wait for what is pending and end the compiler's process."""
+        self.queue.finish()
+        self.compiler.close()
+        self._scratch.clear()

@@ -1,0 +1,26 @@
+// Which units of work a work-item does: a contiguous range on a CPU, every n-th elsewhere.
+
+#ifdef TAKE_TURNS
+#define EACH(unit, total) \
+    for (long unit = get_global_id(0); unit < (total); unit += get_global_size(0))
+#define EACH_RUN(row, from, to, rows, across)                                     \
+    for (long unit = get_global_id(0), row, from, to;                             \
+         unit < (rows) * (across) &&                                              \
+         (row = unit / (across), from = unit % (across), to = from + 1, true);    \
+         unit += get_global_size(0))
+#else
+#define PER_ITEM(total) (((total) + (long)get_global_size(0) - 1) / (long)get_global_size(0))
+#define EACH(unit, total)                                            \
+    for (long unit = get_global_id(0) * PER_ITEM(total),             \
+              unit##_end = min((long)(total), unit + PER_ITEM(total)); \
+         unit < unit##_end; ++unit)
+// The range of vectors, `across` to a row, as runs of neighbours [from, to) in one row.
+#define EACH_RUN(row, from, to, rows, across)                                      \
+    for (long unit = get_global_id(0) * PER_ITEM((rows) * (across)),               \
+              unit_end = min((rows) * (across), unit + PER_ITEM((rows) * (across))), \
+              row, from, to;                                                       \
+         unit < unit_end &&                                                        \
+         (row = unit / (across), from = unit % (across),                           \
+          to = min((long)(across), from + unit_end - unit), true);                 \
+         unit += to - from)
+#endif

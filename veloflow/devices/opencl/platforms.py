@@ -1,0 +1,107 @@
+"""The OpenCL devices of this machine, and what is known of one of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from veloflow.errors import DeviceError, nearest
+
+try:
+    import pyopencl as cl
+except ImportError as error:  # an install without OpenCL still computes with NumPy
+    cl = None
+    _REASON = f"pyopencl cannot be imported ({error})"
+else:
+    _REASON = "there is no OpenCL platform on this machine"
+
+__all__ = ["Hardware", "cl", "devices_by_name", "open_hardware"]
+
+_CURE = "install one with: pip install 'pyopencl[pocl]'"
+
+
+def devices_by_name() -> dict[str, Any]:
+    """Return every OpenCL device by its name, such as "opencl:0:0"; none without OpenCL."""
+    if cl is None:
+        return {}
+    try:
+        platforms = cl.get_platforms()
+    except cl.Error:  # the loader found no platform: its way of saying "none"
+        return {}
+    found: dict[str, Any] = {}
+    for number, platform in enumerate(platforms):
+        try:
+            devices = platform.get_devices()
+        except cl.Error:  # a driver without its hardware
+            continue
+        found.update({f"opencl:{number}:{place}": each for place, each in enumerate(devices)})
+    return found
+
+
+def open_hardware(name: str) -> Hardware:
+    """Return the device of that name; "opencl" is the first one.
+
+    Raises:
+        DeviceError: there is none; the message says what to do.
+    """
+    if not re.fullmatch(r"opencl(:\d+(:\d+)?)?", name):
+        raise DeviceError(f"{name!r} names no OpenCL device: write opencl:PLATFORM:DEVICE")
+    found = devices_by_name()
+    if not found:
+        raise DeviceError(f"{name!r} was asked for, but {_REASON}; {_CURE}")
+    for known, handle in found.items():
+        if known == name or known.startswith(name + ":"):
+            return Hardware(known, handle)
+    raise DeviceError(
+        f"there is no OpenCL device {name!r}{nearest(name, found)}; there are: {', '.join(found)}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Hardware:
+    """A device's handle and the facts by which kernels are chosen."""
+
+    name: str
+    handle: Any
+
+    @cached_property
+    def is_cpu(self) -> bool:
+        """Whether kernels run on the host's processor and share its memory."""
+        return bool(self.handle.type & cl.device_type.CPU and self.handle.host_unified_memory)
+
+    @cached_property
+    def has_double(self) -> bool:
+        """Whether kernels may compute in float64."""
+        return bool(self.handle.double_fp_config)
+
+    @cached_property
+    def alignment(self) -> int:
+        """The bytes of which the start of a sub-buffer must be a multiple."""
+        return max(1, int(self.handle.mem_base_addr_align) // 8)
+
+    @cached_property
+    def vector_bytes(self) -> int:
+        """The bytes of a vector register; kernels for a GPU work on single numbers."""
+        return 4 * max(4, int(self.handle.preferred_vector_width_float)) if self.is_cpu else 0
+
+    @cached_property
+    def compute_units(self) -> int:
+        """The number of cores."""
+        return max(1, int(self.handle.max_compute_units))
+
+    @cached_property
+    def driver(self) -> str:
+        """The driver and platform with their versions."""
+        platform = self.handle.platform
+        return f"{platform.name} {platform.version} {self.handle.driver_version}".strip()
+
+    @property
+    def identity(self) -> str:
+        """What a compiled kernel depends on besides its source."""
+        return f"{self.handle.name}|{self.driver}"
+
+    def lanes(self, itemsize: int) -> int:
+        """Return how many numbers of ``itemsize`` bytes a vector of a kernel holds."""
+        return min(16, max(1, self.vector_bytes // itemsize))

@@ -1,0 +1,233 @@
+"""Sums and maxima of formulas, in an order that depends on the sizes alone.
+
+The matrix is cut into pieces of fixed size, each piece is reduced by one work-item, and a second
+kernel reduces the results of the pieces one after another. So equal input gives equal bits,
+whatever the load of the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from veloflow.devices.base import Array, Device, Launch, Space, formula_dtype
+from veloflow.devices.expressions import Const, Expression, Index, elements_of, walk
+from veloflow.devices.opencl.elementwise import (
+    FormulaCode,
+    elementwise,
+    formula_code,
+    sample_shape,
+)
+from veloflow.devices.opencl.engine import Engine, Variant
+from veloflow.devices.opencl.formulas import Numbers, c_type
+from veloflow.devices.opencl.judge import samples, trial_of
+from veloflow.devices.opencl.launches import nothing
+from veloflow.devices.opencl.recipes import (
+    Argument,
+    ArrayArgument,
+    Call,
+    LaunchScalar,
+    Recipe,
+    Trial,
+    kernel_source,
+)
+from veloflow.errors import ShapeError
+
+__all__ = ["reduce"]
+
+#: elements of a piece: 16 us of float32 arithmetic at worst, so pieces can be shared out
+_PIECE = 8192
+
+_ACROSS = """
+kernel void reduce_pieces({parameters}global RESULT *results, const long rows, const long columns,
+                          const long height, const long width)
+{{
+    const long down = (rows + height - 1) / height, across = (columns + width - 1) / width;
+{once}
+    EACH(piece, down * across) {{
+        const long first = piece / across * height, last = min(rows, first + height);
+        const long begin = piece % across * width, end = min(columns, begin + width);
+        START(total);
+        for (long row = first; row < last; ++row) {{
+{each_row}
+            for (long column = begin; column < end; column += LANES) {{
+                const long place = row * columns + column;
+{each_vector}
+                ADD(total, FIRST(end - column, {value}, IDENTITY));
+            }}
+        }}
+        results[piece] = TO_RESULT(over_lanes(total));
+    }}
+}}
+"""
+
+_DOWN = """
+kernel void reduce_pieces({parameters}global RESULT *results, const long rows, const long columns,
+                          const long height, const long width)
+{{
+    const long down = (rows + height - 1) / height, across = (columns + LANES - 1) / LANES;
+{once}
+    EACH(piece, down * across) {{
+        const long first = piece / across * height, last = min(rows, first + height);
+        const long column = piece % across * LANES;
+        START(total);
+        for (long row = first; row < last; ++row) {{
+            const long place = row * columns + column;
+{each_row}
+{each_vector}
+            ADD(total, {value});
+        }}
+        global RESULT *target = results + piece / across * columns + column;
+        STORE(RESULT, target, TO_RESULT_LANES(total), columns - column);
+    }}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How a matrix is cut: pieces of ``height`` x ``width``, ``count`` results for each output."""
+
+    height: int
+    width: int
+    count: int
+    outputs: int
+    output_step: int  #: from one output's first result to the next output's
+    result_step: int  #: from one result of an output to the next
+
+    @staticmethod
+    def of(rows: int, columns: int, axis: int | None) -> Pieces:
+        """Cut a matrix for a reduction over that axis."""
+        width = min(columns, _PIECE)
+        across = -(-columns // width)
+        if axis == 1:
+            return Pieces(1, width, across, rows, across, 1)
+        if axis == 0:
+            height = max(64, _PIECE // columns)
+            return Pieces(height, width, -(-rows // height), columns, 1, columns)
+        height = max(1, _PIECE // width)
+        return Pieces(height, width, -(-rows // height) * across, 1, 0, 1)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A reduction that is being bound."""
+
+    engine: Engine
+    operation: str
+    axis: int | None
+    numbers: Numbers
+    code: FormulaCode
+
+    @property
+    def accumulator(self) -> np.dtype[Any]:
+        """The dtype of the running total."""
+        if self.operation == "sum" and self.engine.hardware.has_double:
+            return np.dtype(np.float64)
+        return self.numbers.dtype
+
+    def source(self, result: np.dtype[Any]) -> str:
+        """Return the text of the kernel that reduces each piece to a ``result``."""
+        prefix = self.engine.defines + self.numbers.defines + self._types(result)
+        names = ("ranges", "common", "reduce")
+        template = _DOWN if self.axis == 0 else _ACROSS
+        return prefix + "".join(map(kernel_source, names)) + template.format(
+            parameters=self.code.parameters,
+            once=self.code.once,
+            each_row=self.code.each_row,
+            each_vector=self.code.each_vector,
+            value=self.code.values[0],
+        )
+
+    def fold_source(self, result: np.dtype[Any]) -> str:
+        """Return the text of the kernel that reduces the results of pieces to a ``result``."""
+        numbers = Numbers(c_type(self.accumulator), 1)
+        prefix = self.engine.defines + numbers.defines + self._types(result, numbers)
+        return prefix + "".join(map(kernel_source, ("ranges", "common", "reduce", "fold")))
+
+    def _types(self, result: np.dtype[Any], numbers: Numbers | None = None) -> str:
+        numbers = numbers or self.numbers
+        kind, whole = c_type(result), c_type(self.accumulator)
+        lines = [
+            f"#define ACCUMULATOR {whole}",
+            f"#define RESULT {kind}",
+            f"typedef {numbers.vector(whole)} totals;",
+            f"typedef {kind}_lanes RESULT_lanes;",
+            f"#define TO_TOTALS(x) convert_{numbers.vector(whole)}(x)",
+            f"#define TO_RESULT(x) convert_{kind}(x)",
+            f"#define TO_RESULT_LANES(x) convert_{numbers.vector(kind)}(x)",
+        ]
+        if self.operation == "max":
+            lines.append("#define MAXIMUM")
+        elif whole == "float":
+            lines.append("#define COMPENSATED")
+        return "\n".join(lines) + "\n"
+
+    def calls(self, space: Space, pieces: Pieces) -> list[Call]:
+        """Return the launches over a matrix."""
+        target = "out" if pieces.count == 1 else "pieces"
+        units = pieces.count * pieces.outputs
+        if self.axis == 0:
+            units = pieces.count * -(-space.columns // self.numbers.lanes)
+        elements = space.rows * space.columns // max(1, units)
+        size, local = self.engine.spread(units, max(1, _PIECE // max(1, elements)))
+        arguments: list[Argument] = [ArrayArgument(name) for name in self.code.order]
+        arguments += [LaunchScalar(name, self.numbers.dtype) for name in self.code.scalars]
+        arguments += [ArrayArgument(target)]
+        sizes = (space.rows, space.columns, pieces.height, pieces.width)
+        arguments += [np.int64(number) for number in sizes]
+        calls = [Call("reduce_pieces", tuple(arguments), size, local)]
+        if pieces.count > 1:
+            calls.append(self._fold_call(pieces))
+        return calls
+
+    def _fold_call(self, pieces: Pieces) -> Call:
+        size, local = self.engine.spread(pieces.outputs, max(1, _PIECE // pieces.count))
+        steps = (pieces.outputs, pieces.count, pieces.output_step, pieces.result_step)
+        arguments: tuple[Argument, ...] = (
+            ArrayArgument("pieces"),
+            ArrayArgument("out"),
+            *(np.int64(number) for number in steps),
+        )
+        return Call("fold", arguments, size, local)
+
+
+def reduce(
+    engine: Engine,
+    operation: Literal["sum", "max"],
+    formula: Expression,
+    arrays: Mapping[str, Array],
+    out: Array,
+    axis: Literal[0, 1] | None,
+) -> Launch:
+    """Bind the reduction; see :meth:`veloflow.devices.base.Device.reduce`."""
+    largest = max(arrays.values(), key=lambda array: array.size)
+    used = {name: arrays[name] for name in elements_of(formula)}
+    indexed = any(isinstance(node, Index) for node in walk(formula))
+    space = Space.of(largest.shape, used, matrix=axis is not None or indexed)
+    outputs = {0: space.columns, 1: space.rows, None: 1}[axis]
+    if out.size != outputs:
+        raise ShapeError(f"the result has {outputs} elements, but out has shape {out.shape}")
+    if space.rows * space.columns == 0:
+        return _of_nothing(engine, operation, largest, out)
+
+    names = [key for key, array in arrays.items() if array is largest][:1]
+
+    def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
+        inputs = {name: array for name, array in twins.items() if name != _OUT}
+        return host.reduce(operation, formula, inputs, twins[_OUT], axis=axis)
+
+    def variant() -> Variant:
+        numbers = engine.numbers(formula_dtype(used.values()))
+        code = formula_code([formula], used, space.layouts, numbers)
+        return _variant(_Work(engine, operation, axis, numbers, code), space, used, out, twin)
+
+    bound = {**used, **{name: arrays[name] for name in names}, _OUT: out}
+    return engine.operation(f"reduce {operation}", [variant], twin, bound, [_OUT])
+
+
+#: the output's name among the arrays; no formula's name has a space
+_OUT = "the result"
