@@ -1,0 +1,165 @@
+"""A device that computes with OpenCL kernels: the operations of the interface, each in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+
+from veloflow.devices.base import Array, Device, DeviceInfo, Launch, Program
+from veloflow.devices.opencl.elementwise import elementwise
+from veloflow.devices.opencl.engine import Engine
+from veloflow.devices.opencl.gather import gather
+from veloflow.devices.opencl.gemm import gemm
+from veloflow.devices.opencl.platforms import Hardware, devices_by_name, open_hardware
+from veloflow.devices.opencl.program import program as bind_program
+from veloflow.devices.opencl.reduce import reduce
+from veloflow.devices.opencl.softmax import softmax
+from veloflow.devices.opencl.uniform import uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from veloflow.devices.expressions import Expression
+
+__all__ = ["OpenCLDevice", "discover"]
+
+
+def discover() -> list[DeviceInfo]:
+    """Return every OpenCL device of this machine; none where there is no OpenCL."""
+    return [_info(Hardware(name, handle)) for name, handle in devices_by_name().items()]
+
+
+def _info(hardware: Hardware, notes: Sequence[str] = ()) -> DeviceInfo:
+    handle = hardware.handle
+    return DeviceInfo(
+        hardware.name,
+        "opencl",
+        str(handle.name).strip(),
+        hardware.driver,
+        int(handle.global_mem_size),
+        hardware.compute_units,
+        tuple(notes),
+    )
+
+
+class OpenCLDevice(Device):
+    """One OpenCL device.
+
+    Args:
+        hardware: which one.
+        cache: the folder of compiled kernels; by default in the cache folder of veloflow.
+        limit: seconds after which a compiler that does not answer is given up.
+        sources: replaces the source of kernels by name, to test what then happens.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        *,
+        cache: Path | None = None,
+        limit: float = 60.0,
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = hardware.name
+        self._engine = Engine(hardware, cache=cache, limit=limit, sources=sources)
+
+    @classmethod
+    def open(cls, name: str = "opencl") -> Self:
+        """Open a device by name: "opencl" is the first one.
+
+        Raises:
+            DeviceError: there is no such device; the message says how to get one.
+        """
+        return cls(open_hardware(name))
+
+    def allocate(self, array: Array) -> None:
+        """Give zeroed memory to an array that has none."""
+        if not array.is_allocated:
+            array.memory = self._engine.buffers.allocate(array.shape, np.dtype(array.dtype))
+
+    def view(self, array: Array, start: int, shape: Sequence[int]) -> Array:
+        """Return an array on a part of another's memory."""
+        part = Array(self, shape, array.dtype)
+        block = self._engine.block(array)
+        part.memory = self._engine.buffers.part(block, start, part.shape, np.dtype(array.dtype))
+        return part
+
+    def read(self, array: Array) -> NDArray[np.generic]:
+        """Wait and return the values, read-only."""
+        block = self._engine.block(array)
+        return self._engine.buffers.read(block, array.shape, np.dtype(array.dtype))
+
+    def write(self, array: Array, values: ArrayLike) -> None:
+        """Wait and copy values in."""
+        host = np.broadcast_to(np.asarray(values), array.shape).astype(array.dtype)
+        self._engine.buffers.write(self._engine.block(array), host)
+
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        bias: Array | None = None,
+        activation: Expression | None = None,
+    ) -> Launch:
+        """Bind a multiplication."""
+        return gemm(
+            self._engine, a, b, out, transpose_a=transpose_a, transpose_b=transpose_b,
+            alpha=alpha, beta=beta, bias=bias, activation=activation,
+        )  # fmt: skip
+
+    def elementwise(
+        self, formulas: Mapping[str, Expression], arrays: Mapping[str, Array]
+    ) -> Launch:
+        """Bind formulas over whole arrays."""
+        return elementwise(self._engine, formulas, arrays)
+
+    def reduce(
+        self,
+        operation: Literal["sum", "max"],
+        formula: Expression,
+        arrays: Mapping[str, Array],
+        out: Array,
+        *,
+        axis: Literal[0, 1] | None,
+    ) -> Launch:
+        """Bind a sum or maximum."""
+        return reduce(self._engine, operation, formula, arrays, out, axis)
+
+    def softmax(self, x: Array, out: Array, winners: Array | None = None) -> Launch:
+        """Bind the softmax of rows."""
+        return softmax(self._engine, x, out, winners)
+
+    def gather(self, source: Array, indices: Array, out: Array, *, fill: float = 0.0) -> Launch:
+        """Bind the picking of rows."""
+        return gather(self._engine, source, indices, out, fill)
+
+    def uniform(self, out: Array, key: tuple[int, int]) -> Launch:
+        """Bind the filling with random numbers."""
+        return uniform(self._engine, out, key)
+
+    def program(
+        self, program: Program, arrays: Mapping[str, Array], space: Sequence[int]
+    ) -> Launch:
+        """Bind a unit's own kernel."""
+        return bind_program(self._engine, program, arrays, space)
+
+    def synchronize(self) -> None:
+        """Wait for all launches."""
+        self._engine.queue.finish()
+
+    def info(self) -> DeviceInfo:
+        """Describe the device and what was found amiss."""
+        return _info(self._engine.hardware, self._engine.notes)
+
+    def close(self) -> None:
+        """Wait for what is pending and end the compiler's process."""
+        self._engine.close()

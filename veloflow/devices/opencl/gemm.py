@@ -1,0 +1,171 @@
+"""Matrix multiplication: a register-tiled kernel with bias and activation in its write-out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from veloflow.devices.base import Array, Device, Launch
+from veloflow.devices.expressions import Expression, element
+from veloflow.devices.opencl.engine import Engine, Variant
+from veloflow.devices.opencl.formulas import Numbers, statements
+from veloflow.devices.opencl.judge import samples, trial_of
+from veloflow.devices.opencl.launches import nothing
+from veloflow.devices.opencl.recipes import (
+    Argument,
+    ArrayArgument,
+    Call,
+    Recipe,
+    Trial,
+    kernel_source,
+)
+from veloflow.errors import ShapeError
+
+__all__ = ["gemm"]
+
+#: rows of a tile: with two vectors of columns its sums fill half of the AVX-512 registers
+_TALL = 8
+#: multiplications that are worth a work-item of their own on a CPU
+_WORK = 32768
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The sizes of a multiplication, and how its operands lie."""
+
+    rows: int
+    columns: int
+    inner: int
+    transpose_a: bool
+    transpose_b: bool
+    alpha: float
+    beta: float
+    has_bias: bool
+
+
+def gemm(
+    engine: Engine,
+    a: Array,
+    b: Array,
+    out: Array,
+    *,
+    transpose_a: bool,
+    transpose_b: bool,
+    alpha: float,
+    beta: float,
+    bias: Array | None,
+    activation: Expression | None,
+) -> Launch:
+    """Bind a multiplication; see the interface."""
+    problem = _problem(a, b, out, transpose_a, transpose_b, alpha, beta, bias)
+    if out.size == 0:
+        return nothing
+    arrays = {"a": a, "b": b, "out": out}
+    if bias is not None:
+        arrays["bias"] = bias
+
+    def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
+        return host.gemm(
+            twins["a"], twins["b"], twins["out"], transpose_a=transpose_a,
+            transpose_b=transpose_b, alpha=alpha, beta=beta, bias=twins.get("bias"),
+            activation=activation,
+        )  # fmt: skip
+
+    def variant() -> Variant:
+        numbers = engine.numbers(out.dtype)
+        recipe = Recipe("gemm", _source(engine, numbers, activation))
+        calls, scratch = _calls(engine, problem, out.dtype)
+
+        def trial() -> Trial:
+            small = _Problem(
+                _TALL + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
+                problem.has_bias,
+            )  # fmt: skip
+            shapes = {"a": _shape(small.rows, small.inner, transposed=transpose_a),
+                      "b": _shape(small.inner, small.columns, transposed=transpose_b),
+                      "out": (small.rows, small.columns)}  # fmt: skip
+            if small.has_bias:
+                shapes["bias"] = (small.columns,)
+            given = samples({name: (shape, out.dtype) for name, shape in shapes.items()})
+            steps, sizes = _calls(engine, small, out.dtype)
+            spare = {name: np.zeros(size, np.uint8) for name, size in sizes.items()}
+            return trial_of(twin, steps, given, ["out"], scratch=spare)
+
+        return Variant([(recipe, ["transpose", "gemm"], trial)], calls, scratch)
+
+    return engine.operation("gemm", [variant], twin, arrays, ["out"])
+
+
+def _shape(rows: int, columns: int, *, transposed: bool) -> tuple[int, int]:
+    return (columns, rows) if transposed else (rows, columns)
+
+
+def _problem(
+    a: Array,
+    b: Array,
+    out: Array,
+    transpose_a: bool,
+    transpose_b: bool,
+    alpha: float,
+    beta: float,
+    bias: Array | None,
+) -> _Problem:
+    rows, inner = _matrix(a)[::-1] if transpose_a else _matrix(a)
+    other, columns = _matrix(b)[::-1] if transpose_b else _matrix(b)
+    if inner != other or _matrix(out) != (rows, columns):
+        raise ShapeError(
+            f"cannot multiply {a.shape}{' transposed' * transpose_a} by "
+            f"{b.shape}{' transposed' * transpose_b} into {out.shape}"
+        )
+    if bias is not None and bias.size != columns:
+        raise ShapeError(f"a bias of {bias.size} numbers does not fit {columns} columns")
+    if len({one.dtype for one in (a, b, out, bias) if one is not None}) != 1:
+        raise ShapeError("the arrays of a multiplication must have one dtype")
+    return _Problem(
+        rows, columns, inner, transpose_a, transpose_b, alpha, beta, bias is not None
+    )
+
+
+def _matrix(array: Array) -> tuple[int, int]:
+    return (array.shape[0] if array.shape else 1), math.prod(array.shape[1:])
+
+
+def _source(engine: Engine, numbers: Numbers, activation: Expression | None) -> str:
+    lines, values = statements([activation or element("x")], {element("x"): "x"}, numbers)
+    body = "\n".join(f"    {line}" for line in lines)
+    function = f"static vec activation(const vec x)\n{{\n{body}\n    return {values[0]};\n}}\n"
+    parts = [engine.defines, numbers.defines, f"#define TALL {_TALL}\n"]
+    parts += [kernel_source("ranges"), kernel_source("common"), function, kernel_source("gemm")]
+    return "".join(parts)
+
+
+def _calls(
+    engine: Engine, problem: _Problem, dtype: np.dtype[np.generic]
+) -> tuple[list[Call], dict[str, int]]:
+    """Return the launches, and the bytes of scratch memory that they use."""
+    rows, columns, inner = problem.rows, problem.columns, problem.inner
+    calls: list[Call] = []
+    scratch: dict[str, int] = {}
+    b_name, b_row = "b", columns
+    if problem.transpose_b:
+        b_name, b_row = "transposed", -(-columns // 16) * 16
+        scratch[b_name] = (inner * b_row + 64) * dtype.itemsize
+        size, local = engine.spread(columns, max(1, _WORK // max(1, 8 * inner)))
+        constants = (np.int64(columns), np.int64(inner), np.int64(b_row))
+        operands = (ArrayArgument("b"), ArrayArgument(b_name))
+        calls.append(Call("transpose", (*operands, *constants), size, local))
+    a_row, a_inner = (1, rows) if problem.transpose_a else (inner, 1)
+    lanes = engine.numbers(np.dtype(dtype)).lanes
+    tiles = -(-rows // _TALL) * -(-columns // (2 * lanes))
+    work = max(1, 2 * _TALL * lanes * inner)
+    size, local = engine.spread(tiles, max(1, _WORK * 4 // work))
+    arguments: list[Argument] = [ArrayArgument("a"), ArrayArgument(b_name), ArrayArgument("out")]
+    arguments += [ArrayArgument("bias" if problem.has_bias else "out")]
+    arguments += [np.int32(problem.has_bias)]
+    arguments += [np.int64(n) for n in (rows, columns, inner, a_row, a_inner, b_row)]
+    arguments += [dtype.type(problem.alpha), dtype.type(problem.beta)]
+    calls.append(Call("gemm", tuple(arguments), size, local))
+    return calls, scratch
