@@ -1,7 +1,7 @@
 """The control-flow graph: units, links, gates, the run loop. No arrays, sockets or clocks."""
 
 from veloflow.core.bools import Bool
-from veloflow.core.events import EpochDone, Events, Message
+from veloflow.core.events import CheckpointWanted, EpochDone, Events, Message
 from veloflow.core.flow import Flow, Outcome, UnitTime
 from veloflow.core.inputs import DataLink, Input
 from veloflow.core.plumbing import EndPoint, Repeater, StartPoint
@@ -11,6 +11,7 @@ from veloflow.core.workflow import Workflow
 
 __all__ = [
     "Bool",
+    "CheckpointWanted",
     "DataLink",
     "EndPoint",
     "EpochDone",

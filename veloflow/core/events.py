@@ -6,9 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-__all__ = ["EpochDone", "Events", "Message"]
+__all__ = ["CheckpointWanted", "EpochDone", "Events", "Message"]
 
 E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class CheckpointWanted:
+    """A unit asks for a checkpoint at the next boundary; ``reason``: "improved", "interval", …."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
