@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "Buffers"]
 
-#: of a buffer's first byte: a page
-_ALIGNMENT = 4096
 #: bytes after a buffer's end that kernels may read (never write): two of the widest vectors
 _PADDING = 256
 
@@ -53,11 +51,15 @@ class Buffers:
         size = math.prod(shape) * dtype.itemsize
         if not self._hardware.is_cpu:
             return self._allocate_apart(size)
-        raw = np.zeros(size + _PADDING + _ALIGNMENT, np.uint8)
-        start = -raw.ctypes.data % _ALIGNMENT
-        whole = raw[start : start + size + _PADDING]
-        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.USE_HOST_PTR
-        buffer = cl.Buffer(self._context, flags, hostbuf=whole)
+        # The driver's own memory, mapped for good: it lives until the last launch that uses it is
+        # done, whoever has dropped the array meanwhile. Memory of NumPy's would be gone at once.
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
+        buffer = cl.Buffer(self._context, flags, size + _PADDING)
+        access = cl.map_flags.READ | cl.map_flags.WRITE
+        whole, _ = cl.enqueue_map_buffer(
+            self._queue, buffer, access, 0, (size + _PADDING,), np.uint8
+        )
+        whole.fill(0)
         return _block(buffer, 0, buffer, 0, whole[:size].view(dtype).reshape(tuple(shape)))
 
     def _allocate_apart(self, size: int) -> Block:

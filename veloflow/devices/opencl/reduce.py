@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from veloflow.devices.base import Array, Device, Launch, Space, formula_dtype
-from veloflow.devices.expressions import Const, Expression, Index, elements_of, walk
+from veloflow.devices.expressions import Const, Expression, Index, element, elements_of, walk
 from veloflow.devices.opencl.elementwise import (
     FormulaCode,
     elementwise,
@@ -23,7 +23,7 @@ from veloflow.devices.opencl.elementwise import (
 )
 from veloflow.devices.opencl.engine import Engine, Variant
 from veloflow.devices.opencl.formulas import Numbers, c_type
-from veloflow.devices.opencl.judge import samples, trial_of
+from veloflow.devices.opencl.judge import Twin, samples, trial_of
 from veloflow.devices.opencl.launches import nothing
 from veloflow.devices.opencl.recipes import (
     Argument,
@@ -38,6 +38,8 @@ from veloflow.errors import ShapeError
 
 __all__ = ["reduce"]
 
+#: names among the arrays; no formula's name has a space
+_OUT, _PIECES, _MATRIX = "the result", "the pieces", "the matrix"
 #: elements of a piece: 16 us of float32 arithmetic at worst, so pieces can be shared out
 _PIECE = 8192
 
@@ -168,7 +170,7 @@ class _Work:
 
     def calls(self, space: Space, pieces: Pieces) -> list[Call]:
         """Return the launches over a matrix."""
-        target = "out" if pieces.count == 1 else "pieces"
+        target = _OUT if pieces.count == 1 else _PIECES
         units = pieces.count * pieces.outputs
         if self.axis == 0:
             units = pieces.count * -(-space.columns // self.numbers.lanes)
@@ -181,15 +183,16 @@ class _Work:
         arguments += [np.int64(number) for number in sizes]
         calls = [Call("reduce_pieces", tuple(arguments), size, local)]
         if pieces.count > 1:
-            calls.append(self._fold_call(pieces))
+            calls.append(self.fold_call(pieces))
         return calls
 
-    def _fold_call(self, pieces: Pieces) -> Call:
+    def fold_call(self, pieces: Pieces) -> Call:
+        """Return the launch that brings the results of pieces together."""
         size, local = self.engine.spread(pieces.outputs, max(1, _PIECE // pieces.count))
         steps = (pieces.outputs, pieces.count, pieces.output_step, pieces.result_step)
         arguments: tuple[Argument, ...] = (
-            ArrayArgument("pieces"),
-            ArrayArgument("out"),
+            ArrayArgument(_PIECES),
+            ArrayArgument(_OUT),
             *(np.int64(number) for number in steps),
         )
         return Call("fold", arguments, size, local)
@@ -212,7 +215,7 @@ def reduce(
     if out.size != outputs:
         raise ShapeError(f"the result has {outputs} elements, but out has shape {out.shape}")
     if space.rows * space.columns == 0:
-        return _of_nothing(engine, operation, largest, out)
+        return _of_nothing(engine, operation, out)
 
     names = [key for key, array in arrays.items() if array is largest][:1]
 
@@ -229,5 +232,52 @@ def reduce(
     return engine.operation(f"reduce {operation}", [variant], twin, bound, [_OUT])
 
 
-#: the output's name among the arrays; no formula's name has a space
-_OUT = "the result"
+def _variant(
+    work: _Work, space: Space, used: Mapping[str, Array], out: Array, twin: Twin
+) -> Variant:
+    pieces = Pieces.of(space.rows, space.columns, work.axis)
+    is_whole = pieces.count == 1
+    result = np.dtype(out.dtype) if is_whole else work.accumulator
+
+    def trial() -> Trial:
+        rows = 5 if space.rows > 1 else 1
+        columns = 2 * work.numbers.lanes + 3
+        small = Space(rows, columns, space.layouts)
+        cut = Pieces.of(rows, columns, work.axis)
+        shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+            name: (sample_shape(space.layouts[name], rows, columns), np.dtype(array.dtype))
+            for name, array in used.items()
+        }
+        shapes[_MATRIX] = ((rows, columns), np.dtype(np.uint8))
+        shapes[_OUT] = ((cut.outputs,), result)
+        scalars = dict.fromkeys(work.code.scalars, 0.75)
+        calls = work.calls(small, cut)
+        return trial_of(twin, calls, samples(shapes), [_OUT], scalars=scalars)
+
+    parts = [(Recipe(f"reduce {work.operation}", work.source(result)), ["reduce_pieces"], trial)]
+    scratch = {}
+    if not is_whole:
+        fold = Recipe("fold", work.fold_source(np.dtype(out.dtype)))
+        parts.append((fold, ["fold"], lambda: _fold_trial(work, np.dtype(out.dtype))))
+        scratch[_PIECES] = pieces.count * pieces.outputs * work.accumulator.itemsize
+    return Variant(parts, work.calls(space, pieces), scratch)
+
+
+def _fold_trial(work: _Work, result: np.dtype[Any]) -> Trial:
+    outputs, count = 3, 7
+
+    def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
+        operation: Literal["sum", "max"] = "max" if work.operation == "max" else "sum"
+        return host.reduce(operation, element("p"), {"p": twins[_PIECES]}, twins[_OUT], axis=1)
+
+    shapes = {_PIECES: ((outputs, count), work.accumulator), _OUT: ((outputs,), result)}
+    call = work.fold_call(Pieces(1, 1, count, outputs, count, 1))
+    return trial_of(twin, [call], samples(shapes), [_OUT])
+
+
+def _of_nothing(engine: Engine, operation: str, out: Array) -> Launch:
+    """Bind what the sum or maximum of no elements is."""
+    if out.size == 0:
+        return nothing
+    identity = Const(0.0 if operation == "sum" else -np.inf)
+    return elementwise(engine, {"out": identity}, {"out": out})

@@ -1,0 +1,218 @@
+"""What master and slaves say to each other: headers with a schema, and raw array frames.
+
+Every message is a tagged record; arrays travel beside it as raw frames that ``frames`` declares.
+Nothing here is code, and nothing that is received is ever executed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = [
+    "PROTOCOL",
+    "Beat",
+    "Bye",
+    "Cancel",
+    "Data",
+    "Failure",
+    "FrameHeader",
+    "FromMaster",
+    "FromSlave",
+    "GiveBack",
+    "Hello",
+    "Job",
+    "LeaseId",
+    "Pause",
+    "Piece",
+    "Refusal",
+    "Resume",
+    "Stop",
+    "Update",
+    "Welcome",
+]
+
+#: raised whenever old and new peers would misunderstand each other
+PROTOCOL = 1
+
+Name = Annotated[str, Meta(max_length=200)]
+Text = Annotated[str, Meta(max_length=4000)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+
+#: what a unit says to its twin on the other side: JSON values, by name
+Scalar = int | float | bool | str | None
+Data = dict[Name, Scalar | list[Scalar] | dict[Name, Scalar]]
+
+
+class _Record(Struct, frozen=True, tag=True, forbid_unknown_fields=True):
+    """A message or a part of one."""
+
+
+class Piece(_Record, frozen=True, order=True):
+    """The identity of a piece of work.
+
+    Attributes:
+        number: its place in the order in which pieces are applied; unique in a run.
+        epoch: the pass over the data.
+        kind: TEST (0), VALIDATION (1), TRAIN (2), or -1 for work that is no minibatch.
+        first: place of its first sample in the epoch's order, or of its first item.
+        count: how many samples or items.
+    """
+
+    number: Count
+    epoch: Count
+    kind: Annotated[int, Meta(ge=-1, le=2)]
+    first: Count
+    count: Count
+
+
+class LeaseId(_Record, frozen=True, order=True):
+    """One attempt at one piece."""
+
+    number: Count
+    attempt: Count
+
+
+class FrameHeader(_Record, frozen=True):
+    """An array frame that follows the message: its name, shape and dtype."""
+
+    name: Name
+    dtype: Annotated[str, Meta(max_length=16)]
+    shape: Annotated[tuple[Count, ...], Meta(max_length=8)]
+
+
+# -- from a slave -----------------------------------------------------------------------------
+
+
+class Hello(_Record, frozen=True):
+    """A slave asks to be taken in.
+
+    Attributes:
+        protocol: see :data:`PROTOCOL`.
+        checksum: of the definition's code, its options and the version of veloflow.
+        name: what the slave calls itself, for people.
+        device: the device's name; ``hardware`` the processor's own.
+        host, pid: where it runs.
+        former: the id it had before it lost the master, or ''.
+    """
+
+    protocol: Count
+    checksum: Name
+    name: Name
+    device: Name
+    hardware: Name
+    host: Name
+    pid: Count
+    former: Name = ""
+
+
+class Update(_Record, frozen=True):
+    """The result of a job.
+
+    Attributes:
+        lease: the attempt that it answers.
+        data: what each unit says, by unit path.
+        frames: the arrays that follow.
+        seconds: how long it computed.
+        parameters: the version of the parameters that it was computed with.
+    """
+
+    lease: LeaseId
+    data: dict[Name, Data]
+    frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=4096)]
+    seconds: Seconds
+    parameters: Count = 0
+
+
+class Beat(_Record, frozen=True):
+    """A sign of life. ``progress`` counts steps of the computing thread: it proves advance."""
+
+    progress: Count
+    memory: Count = 0
+
+
+class GiveBack(_Record, frozen=True):
+    """A slave returns a lease that it has not begun."""
+
+    lease: LeaseId
+
+
+class Failure(_Record, frozen=True):
+    """A unit raised on the slave; the slave itself is well."""
+
+    lease: LeaseId
+    unit: Name
+    reason: Text
+
+
+class Bye(_Record, frozen=True):
+    """A slave leaves on purpose; it holds nothing any more."""
+
+    reason: Text
+
+
+# -- from the master --------------------------------------------------------------------------
+
+
+class Welcome(_Record, frozen=True):
+    """A slave is taken in.
+
+    Attributes:
+        slave: its id in this run.
+        run: the run's id.
+        beat_every: seconds between signs of life.
+    """
+
+    slave: Name
+    run: Name
+    beat_every: Seconds
+
+
+class Refusal(_Record, frozen=True):
+    """A slave is not taken in, or is put out; ``reason`` is for people. It need not come back."""
+
+    reason: Text
+
+
+class Job(_Record, frozen=True):
+    """A piece to compute.
+
+    Attributes:
+        lease: the attempt; the update names it.
+        piece: the identity of the work.
+        data: what each unit says, by unit path.
+        frames: arrays that follow.
+        parameters: the version of the parameters to compute with.
+    """
+
+    lease: LeaseId
+    piece: Piece
+    data: dict[Name, Data]
+    frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=4096)] = ()
+    parameters: Count = 0
+
+
+class Cancel(_Record, frozen=True):
+    """Somebody else was first: the lease is void."""
+
+    lease: LeaseId
+
+
+class Pause(_Record, frozen=True):
+    """No more jobs for a while; go on beating."""
+
+
+class Resume(_Record, frozen=True):
+    """Jobs come again."""
+
+
+class Stop(_Record, frozen=True):
+    """The run is over, or the slave is not needed any more."""
+
+    reason: Text
+
+
+FromSlave = Hello | Update | Beat | GiveBack | Failure | Bye
+FromMaster = Welcome | Refusal | Job | Cancel | Pause | Resume | Stop
