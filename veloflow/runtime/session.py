@@ -77,6 +77,7 @@ class Session:
         self.store: CheckpointStore | None = None
         self._is_finished = False
         self._is_restored = False
+        self._is_improved = False
         self._reason = ""
         self._seconds_before = 0.0
         self._unit_seconds_before: Mapping[str, float] = {}
@@ -130,11 +131,13 @@ class Session:
             self.events.subscribe(EpochDone, self._on_epoch)
         while self._step() is Outcome.PAUSED:
             reason, self._reason = self._reason, ""
-            self._save(reason or "interval")
+            self._save(reason or "interval", is_best=self._is_improved)
+            self._is_improved = False
             if interruption.is_stopping:
                 raise Interrupted(self._farewell())
         self._is_finished = True
-        self._save("finished")
+        # the last epoch may have been the best, and the end was reached before the next boundary
+        self._save("finished", is_best=self._is_improved)
 
     def _step(self) -> Outcome:
         try:
@@ -144,6 +147,7 @@ class Session:
 
     def _on_epoch(self, event: EpochDone) -> None:
         if event.improved:
+            self._is_improved = True
             self._wish("improved")
 
     def _wish(self, reason: str) -> None:
@@ -152,9 +156,9 @@ class Session:
             self._reason = reason
         self.workflow.flow.request_pause()
 
-    def _save(self, reason: str) -> None:
+    def _save(self, reason: str, *, is_best: bool = False) -> None:
         if self.store is not None:
-            self.store.save(self.checkpoint(reason))
+            self.store.save(self.checkpoint(reason), is_best=is_best)
 
     def _farewell(self) -> str:
         if self.store is None:

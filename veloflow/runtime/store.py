@@ -25,15 +25,15 @@ class CheckpointStore:
         self.folder = folder
         make_folder(folder)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write the last checkpoint, and keep it as the best one too if it is an improvement.
+    def save(self, checkpoint: Checkpoint, *, is_best: bool) -> None:
+        """Write the last checkpoint, and keep it as the best one too if it is that.
 
         Raises:
             StorageError: no space; the older files are untouched.
         """
         last = self.folder / LAST
         write_checkpoint(checkpoint, last)
-        if checkpoint.reason == "improved":
+        if is_best:
             self._keep_as_best(checkpoint, last)
 
     def _keep_as_best(self, checkpoint: Checkpoint, last: Path) -> None:
