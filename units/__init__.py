@@ -22,15 +22,20 @@ from veloflow.units.all2all import (
     GDTanh,
     GradientDescent,
 )
-from veloflow.units.datasets import DigitsLoader
+from veloflow.units.datasets import DigitsLoader, WineLoader
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.filling import Constant, Filling, Gaussian, Uniform
 from veloflow.units.forward import Forward
-from veloflow.units.fullbatch import FullBatchLoader, Samples
+from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
 from veloflow.units.gradient import GradientUnit
+from veloflow.units.idx import IDXLoader, read_idx
+from veloflow.units.images import ImageFolderLoader
 from veloflow.units.loader import Loader
+from veloflow.units.normalization import Normalizer, normalizer_of
+from veloflow.units.stream import StreamLoader
+from veloflow.units.table import TableLoader
 
 __all__ = [
     "All2All",
@@ -40,6 +45,7 @@ __all__ = [
     "All2AllSoftmax",
     "All2AllSoftplus",
     "All2AllTanh",
+    "ArrayLoader",
     "Constant",
     "Decision",
     "DecisionGD",
@@ -61,7 +67,15 @@ __all__ = [
     "Gaussian",
     "GradientDescent",
     "GradientUnit",
+    "IDXLoader",
+    "ImageFolderLoader",
     "Loader",
+    "Normalizer",
     "Samples",
+    "StreamLoader",
+    "TableLoader",
     "Uniform",
+    "WineLoader",
+    "normalizer_of",
+    "read_idx",
 ]

@@ -6,11 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
+import numpy as np
+
 from veloflow.core import Bool, EpochDone, Events, Input, Settings, Unit
-from veloflow.errors import NumericsError
+from veloflow.errors import InputError, NumericsError
 from veloflow.units.loader import CLASS_NAMES, TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from veloflow.core import Workflow
 
 __all__ = ["Decision", "DecisionGD", "DecisionMSE"]
@@ -21,7 +25,12 @@ class Decision(Unit):
 
     An epoch's record pairs the validation (and test) errors measured after n passes of training
     with the training errors of the n-th pass; epoch 0 is the untrained model. Without a
-    validation set an epoch ends with its training pass, and the training error decides.
+    validation set an epoch ends with its training pass, and the training error decides; test
+    errors were then measured before that pass.
+
+    A run is complete when ``max_epochs`` passes are done, when there was no improvement for
+    ``fail_iterations`` epochs, when nothing is wrong any more, or, in testing, after one
+    evaluation. A class without evaluated samples decides nothing.
 
     Args:
         max_epochs: how many passes of training at most; None for no limit.
@@ -29,9 +38,10 @@ class Decision(Unit):
 
     Attributes:
         complete: whether the run is done.
-        improved: whether the last epoch was the best so far.
+        improved: whether the present minibatch ends the best epoch so far.
         gd_skip: whether the present minibatch is not to be trained on.
         epochs: the records, as in the result file.
+        best: the number of the best epoch, and its errors.
     """
 
     group: ClassVar[str] = "decision"
@@ -52,6 +62,12 @@ class Decision(Unit):
         name: str | None = None,
     ) -> None:
         super().__init__(workflow, name=name)
+        if max_epochs is not None and max_epochs < 0:
+            raise InputError(f"unit {self.path!r}: max_epochs is {max_epochs}; give 0 or more")
+        if fail_iterations < 1:
+            raise InputError(
+                f"unit {self.path!r}: fail_iterations is {fail_iterations}; give at least 1"
+            )
         self.max_epochs = max_epochs
         self.fail_iterations = fail_iterations
         self.complete = Bool()
@@ -59,9 +75,10 @@ class Decision(Unit):
         self.gd_skip = Bool()
         self.epochs: list[Mapping[str, Any]] = []
         self.best: dict[str, Any] = {}
+        self._best_value = math.inf
         self._sums: list[dict[str, float]] = [{}, {}, {}]
         self._records: list[dict[str, Any] | None] = [None, None, None]
-        self._best_value = math.inf
+        self._is_testing = False
 
     # -- what subclasses fill in --------------------------------------------------------------
 
@@ -84,10 +101,18 @@ class Decision(Unit):
 
     # -- the work -----------------------------------------------------------------------------
 
+    def initialize(self) -> None:
+        """Look whether the run is a test."""
+        self._is_testing = self.service(Settings).testing
+
     def run(self) -> None:
-        """Take in a minibatch; at the end of an epoch decide."""
+        """Take in a minibatch; at the end of an epoch decide.
+
+        Raises:
+            NumericsError: the loss is NaN or infinite.
+        """
         kind = self.minibatch_class
-        self.gd_skip.set(kind != TRAIN or self.service(Settings).testing)
+        self.gd_skip.set(kind != TRAIN or self._is_testing)
         if not math.isfinite(self.loss):
             raise NumericsError(
                 f"the loss is {self.loss} in epoch {self.epoch_number} "
@@ -112,28 +137,36 @@ class Decision(Unit):
                 record[CLASS_NAMES[kind]] = entry
         self._records = [None, None, None]
         self.epochs.append(record)
-        deciding = next(
-            CLASS_NAMES[kind] for kind in (VALIDATION, TRAIN, TEST) if CLASS_NAMES[kind] in record
-        )
-        value = self._value(record[deciding])
+        value = self._value_of(record)
         if value < self._best_value or not self.best:
             self._best_value = value
             self.best = {"epoch": number, **self._best(record)}
             self.improved.set(True)
-        self.complete.set(self._is_complete(number, value))
+        self.complete.set(self._is_complete(record))
         self.service(Events).publish(EpochDone(record, self.improved.value))
 
-    def _is_complete(self, number: int, value: float) -> bool:
+    def _value_of(self, record: Mapping[str, Any]) -> float:
+        """Return the value of the class that decides, infinity when none has samples."""
+        for kind in (VALIDATION, TRAIN, TEST):
+            entry = record.get(CLASS_NAMES[kind])
+            if entry is not None and entry["samples"]:
+                return self._value(entry)
+        return math.inf
+
+    def _is_complete(self, record: Mapping[str, Any]) -> bool:
+        number = int(record["epoch"])
         return (
-            self.service(Settings).testing
+            self._is_testing
             or (self.max_epochs is not None and number >= self.max_epochs)
             or number - int(self.best["epoch"]) >= self.fail_iterations
-            or value == 0
+            or self._value_of(record) == 0
         )
 
     def results(self) -> Mapping[str, object]:
         """Return the epochs and the best of them."""
         return {"epochs": self.epochs, "best": self.best}
+
+    # -- checkpoints --------------------------------------------------------------------------
 
     def state(self) -> Mapping[str, object]:
         """Return the records and sums so far."""
@@ -143,13 +176,17 @@ class Decision(Unit):
             "best_value": None if math.isinf(self._best_value) else self._best_value,
             "sums": self._sums,
             "records": self._records,
-            "complete": self.complete.value,
             "improved": self.improved.value,
             "gd_skip": self.gd_skip.value,
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take the records and sums back; a run with a higher limit is not complete any more."""
+        """Take the records and sums back, and decide anew by the limits that hold now.
+
+        So a finished run goes on when it is given more epochs. A test starts with none.
+        """
+        if self._is_testing:
+            return
         saved = cast("dict[str, Any]", state)
         self.epochs = list(saved["epochs"])
         self.best = dict(saved["best"])
@@ -159,14 +196,54 @@ class Decision(Unit):
         self._records = list(saved["records"])
         self.improved.set(saved["improved"])
         self.gd_skip.set(saved["gd_skip"])
-        self.complete.set(saved["complete"])
+        self.complete.set(bool(self.epochs) and self._is_complete(self.epochs[-1]))
+
+
+def _deciding(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the entry of the class that decides: validation, or training, or test."""
+    names = [CLASS_NAMES[kind] for kind in (VALIDATION, TRAIN, TEST)]
+    entry: Mapping[str, Any] = next(record[name] for name in names if name in record)
+    return entry
 
 
 @final
 class DecisionGD(Decision):
-    """Decides by the number of misclassified samples."""
+    """Decides by the number of misclassified samples.
+
+    Attributes:
+        confusion_matrices: class name -> int64 (classes, classes), row = predicted, column =
+            true, of the last whole evaluation; filled when ``confusion_matrix`` is linked.
+    """
 
     n_err = Input[int]()
+    confusion_matrix = Input["NDArray[np.int64]"]("classes classes", optional=True)
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        max_epochs: int | None = None,
+        fail_iterations: int = 100,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            workflow, max_epochs=max_epochs, fail_iterations=fail_iterations, name=name
+        )
+        self.confusion_matrices: dict[str, NDArray[np.int64]] = {}
+        self._pairs: dict[str, NDArray[np.int64]] = {}
+
+    def run(self) -> None:
+        """Take in a minibatch; at the end of an epoch decide."""
+        super().run()
+        if self.has_input("confusion_matrix"):
+            self._add_pairs(CLASS_NAMES[self.minibatch_class])
+
+    def _add_pairs(self, kind: str) -> None:
+        pairs = self._pairs.pop(kind, 0) + self.confusion_matrix
+        if self.last_minibatch:
+            self.confusion_matrices[kind] = pairs
+        else:
+            self._pairs[kind] = pairs
 
     def _measure(self) -> dict[str, float]:
         return {**super()._measure(), "n_errors": self.n_err}
@@ -185,20 +262,97 @@ class DecisionGD(Decision):
         return float(record["n_errors"])
 
     def _best(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            f"{name}_error_percent": record[name]["error_percent"]
-            for name in ("validation", "train")
-            if name in record
-        }
+        return _of_classes(record, "error_percent")
+
+    def results(self) -> Mapping[str, object]:
+        """Return the epochs, the best of them, and the confusion matrices if they are counted."""
+        found = dict(super().results())
+        if self.confusion_matrices:
+            found["confusion_matrix"] = {
+                kind: pairs.tolist() for kind, pairs in self.confusion_matrices.items()
+            }
+        return found
+
+    def state(self) -> Mapping[str, object]:
+        """Return the records, sums and confusion matrices so far."""
+        whole, begun = self.confusion_matrices, self._pairs
+        return {**super().state(), "confusion_matrices": dict(whole), "pairs": dict(begun)}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take everything back, and decide anew by the limits that hold now."""
+        super().restore(state)
+        if not self._is_testing:
+            saved = cast("dict[str, Any]", state)
+            self.confusion_matrices = dict(saved["confusion_matrices"])
+            self._pairs = dict(saved["pairs"])
 
 
 @final
 class DecisionMSE(Decision):
-    """Decides by the mean of the samples' (root) mean squared errors."""
+    """Decides by the mean of the samples' (root) mean squared errors.
+
+    With ``metrics`` linked the records say the largest and smallest error of a sample too; with
+    ``n_err`` linked, how many samples are nearer to the target of another class.
+    """
+
+    n_err = Input[int](optional=True)
+    metrics = Input[tuple[float, float, float]](optional=True)
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        max_epochs: int | None = None,
+        fail_iterations: int = 100,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            workflow, max_epochs=max_epochs, fail_iterations=fail_iterations, name=name
+        )
+        self._extremes: dict[str, tuple[float, float]] = {}
+
+    def run(self) -> None:
+        """Take in a minibatch; at the end of an epoch decide."""
+        if self.has_input("metrics"):
+            kind = CLASS_NAMES[self.minibatch_class]
+            largest, smallest = self._extremes.get(kind, (-math.inf, math.inf))
+            _, high, low = self.metrics
+            self._extremes[kind] = max(largest, high), min(smallest, low)
+        super().run()
+
+    def _measure(self) -> dict[str, float]:
+        wrong = {"n_errors": self.n_err} if self.has_input("n_err") else {}
+        return {**super()._measure(), **wrong}
+
+    def _record(self, sums: Mapping[str, float]) -> dict[str, Any]:
+        entry = super()._record(sums)
+        if "n_errors" in sums:
+            wrong = int(sums["n_errors"])
+            entry["n_errors"] = wrong
+            entry["error_percent"] = 100 * wrong / max(entry["samples"], 1)
+        if self.has_input("metrics"):
+            largest, smallest = self._extremes.pop(CLASS_NAMES[self.minibatch_class])
+            entry["loss_max"], entry["loss_min"] = largest, smallest
+        return entry
 
     def _best(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            f"{name}_loss": record[name]["loss"]
-            for name in ("validation", "train")
-            if name in record
-        }
+        wrong = _of_classes(record, "error_percent") if self.has_input("n_err") else {}
+        return {**_of_classes(record, "loss"), **wrong}
+
+    def state(self) -> Mapping[str, object]:
+        """Return the records, sums and extremes so far."""
+        return {**super().state(), "extremes": {k: list(v) for k, v in self._extremes.items()}}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take everything back, and decide anew by the limits that hold now."""
+        super().restore(state)
+        if not self._is_testing:
+            saved = cast("dict[str, Any]", state)
+            self._extremes = {kind: (high, low) for kind, (high, low) in saved["extremes"].items()}
+
+
+def _of_classes(record: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Return an entry of the validation and training records, as ``validation_entry`` …."""
+    return {
+        f"{name}_{entry}": record[name][entry] for name in ("validation", "train") if name in record
+    }

@@ -137,6 +137,13 @@ class Loader(DeviceUnit):
         self._raise_flags(kind, is_last=self._offset == end)
         self.fill_minibatch()
 
+    def next_indices(self) -> NDArray[np.int64]:
+        """Return the samples of the minibatch after the present one; none at the end of a pass."""
+        if self._offset >= self._ends[-1]:
+            return np.empty(0, np.int64)
+        end = self._ends[self._class_at(self._offset)]
+        return self._order[self._offset : min(self._offset + self.max_minibatch_size, end)].copy()
+
     @property
     def _ends(self) -> list[int]:
         """Where each class ends in the order of a pass; testing leaves the training class out."""

@@ -102,8 +102,6 @@ def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert "taken" in done.stderr
 
 
-
-
 def _interrupted_after(epoch: int, folder: Path, **options: object) -> None:
     """Run and interrupt as Ctrl-C does, at the end of an epoch."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from veloflow.devices.cache import cache_folder, read_json, write_json
 from veloflow.devices.null import NullDevice
 from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.selftest import self_test
-from veloflow.errors import DeviceError, NotFoundError, VeloflowError, nearest
+from veloflow.errors import DeviceError, NotFoundError, StorageError, VeloflowError, nearest
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -26,6 +27,8 @@ __all__ = ["DeviceReport", "choose_device", "examine_devices", "list_devices", "
 #: an installed package adds a kind of device here: its name, and a callable that takes the full
 #: name ("tpu:1") and returns a Device
 ENTRY_POINTS = "veloflow.devices"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -199,12 +202,17 @@ def _speed_of_named(name: str) -> Speed:
 
 
 def speed_of(device: Device) -> Speed:
-    """Return the speed of a device from the cache, or measure it."""
-    path = cache_folder("devices") / f"{_identity(device.info())}.json"
-    kept = _speed_from(read_json(path))
-    if kept is None:
+    """Return the speed of a device from the cache, or measure it and keep it there."""
+    file = f"{_identity(device.info())}.json"
+    try:
+        path = cache_folder("devices") / file
+        kept = _speed_from(read_json(path))
+        if kept is None:
+            kept = _measure(device)
+            write_json(path, asdict(kept) | {"device": asdict(device.info())})
+    except StorageError as error:
+        _log.warning("the speed of %s is not kept for the next run: %s", device.name, error)
         kept = _measure(device)
-        write_json(path, asdict(kept) | {"device": asdict(device.info())})
     return kept
 
 

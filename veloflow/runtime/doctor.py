@@ -72,7 +72,9 @@ def _devices() -> Iterator[Finding]:
     for report in reports:
         text = f"{report.info.hardware}, {report.info.driver}"
         if report.problems:
-            yield Finding(report.info.name, "fail", "; ".join(report.problems), "use another device")
+            yield Finding(
+                report.info.name, "fail", "; ".join(report.problems), "use another device"
+            )
         else:
             yield Finding(report.info.name, "ok", text)
     if not any(report.info.kind == "opencl" for report in reports):

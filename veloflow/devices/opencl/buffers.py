@@ -80,9 +80,7 @@ class Buffers:
             host = host.reshape(-1)[start : start + count].reshape(tuple(shape))
         return _block(block.root, first, buffer, offset, host)
 
-    def read(
-        self, block: Block, shape: Sequence[int], dtype: np.dtype[Any]
-    ) -> NDArray[np.generic]:
+    def read(self, block: Block, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[np.generic]:
         """Wait for what is pending and return the values, read-only."""
         self._queue.finish()
         if block.values is not None:

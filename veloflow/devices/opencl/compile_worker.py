@@ -130,9 +130,7 @@ class Workbench:
                 kernel.set_arg(place, argument)
         cl.enqueue_nd_range_kernel(self._queue, kernel, call.size, call.local)
 
-    def _count_wrong(
-        self, copy: _Copy, expected: np.ndarray[Any, Any], tolerance: float
-    ) -> int:
+    def _count_wrong(self, copy: _Copy, expected: np.ndarray[Any, Any], tolerance: float) -> int:
         got = copy.read(self._queue)[: expected.size].astype(np.float64)
         with np.errstate(invalid="ignore"):
             close = np.abs(got - expected) <= tolerance * (1.0 + np.abs(expected))

@@ -122,14 +122,21 @@ def sample_shape(layout: Layout, rows: int, columns: int) -> tuple[int, ...]:
     }[layout]  # fmt: skip
 
 
-def source_of(formulas: Mapping[str, Expression], code: FormulaCode, numbers: Numbers,
-              arrays: Mapping[str, Array], prefix: str) -> str:
+def source_of(
+    formulas: Mapping[str, Expression],
+    code: FormulaCode,
+    numbers: Numbers,
+    arrays: Mapping[str, Array],
+    prefix: str,
+) -> str:
     """Return the text of the kernel."""
     stores = []
     for name, value in zip(formulas, code.values, strict=True):
         kind = c_type(arrays[name].dtype)
         target = f"a{code.order.index(name)} + place"
-        stores.append(f"STORE({kind}, {target}, {_converted(kind, value, numbers, arrays[name])}, count);")
+        stores.append(
+            f"STORE({kind}, {target}, {_converted(kind, value, numbers, arrays[name])}, count);"
+        )
     body = _BODY.format(
         parameters=code.parameters,
         once=code.once,
@@ -163,10 +170,15 @@ def elementwise(
 
         def trial() -> Trial:
             small = Space(*_sample_size(space, numbers), space.layouts)
-            arrays = samples({
-                name: (sample_shape(space.layouts[name], small.rows, small.columns), array.dtype)
-                for name, array in used.items()
-            })
+            arrays = samples(
+                {
+                    name: (
+                        sample_shape(space.layouts[name], small.rows, small.columns),
+                        array.dtype,
+                    )
+                    for name, array in used.items()
+                }
+            )
             call = _call(engine, code, small, numbers)
             scalars = {name: 0.25 + place for place, name in enumerate(code.scalars)}
             return trial_of(twin, [call], arrays, list(formulas), scalars=scalars)

@@ -48,11 +48,13 @@ def gather(engine: Engine, source: Array, indices: Array, out: Array, fill: floa
         recipe = _recipe(engine, source, indices, out)
 
         def trial() -> Trial:
-            arrays = samples({
-                "source": ((7, 19), source.dtype),
-                "indices": ((9,), indices.dtype),
-                "out": ((9, 19), out.dtype),
-            })
+            arrays = samples(
+                {
+                    "source": ((7, 19), source.dtype),
+                    "indices": ((9,), indices.dtype),
+                    "out": ((9, 19), out.dtype),
+                }
+            )
             arrays["indices"][3] = -1
             call = _call(engine, (9, 19, 7), out, fill)
             return trial_of(twin, [call], arrays, ["out"], exact=True)

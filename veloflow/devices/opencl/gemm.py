@@ -124,9 +124,7 @@ def _problem(
         raise ShapeError(f"a bias of {bias.size} numbers does not fit {columns} columns")
     if len({one.dtype for one in (a, b, out, bias) if one is not None}) != 1:
         raise ShapeError("the arrays of a multiplication must have one dtype")
-    return _Problem(
-        rows, columns, inner, transpose_a, transpose_b, alpha, beta, bias is not None
-    )
+    return _Problem(rows, columns, inner, transpose_a, transpose_b, alpha, beta, bias is not None)
 
 
 def _matrix(array: Array) -> tuple[int, int]:

@@ -136,12 +136,16 @@ class _Work:
         prefix = self.engine.defines + self.numbers.defines + self._types(result)
         names = ("ranges", "common", "reduce")
         template = _DOWN if self.axis == 0 else _ACROSS
-        return prefix + "".join(map(kernel_source, names)) + template.format(
-            parameters=self.code.parameters,
-            once=self.code.once,
-            each_row=self.code.each_row,
-            each_vector=self.code.each_vector,
-            value=self.code.values[0],
+        return (
+            prefix
+            + "".join(map(kernel_source, names))
+            + template.format(
+                parameters=self.code.parameters,
+                once=self.code.once,
+                each_row=self.code.each_row,
+                each_vector=self.code.each_vector,
+                value=self.code.values[0],
+            )
         )
 
     def fold_source(self, result: np.dtype[Any]) -> str:

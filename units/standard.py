@@ -1,0 +1,353 @@
+"""The short form: a list of layers becomes the whole training graph, the same as by hand.
+
+    units = standard_workflow(
+        wf,
+        loader=DigitsLoader(wf, minibatch_size=60),
+        layers=[tanh(100), dropout(0.5), softmax(10, learning_rate=0.01)],
+        learning_rate=0.1,
+        max_epochs=5,
+    )
+
+Units get the names, the order and the gates that the long form gives them, so both give the same
+numbers to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from veloflow.core import Repeater, Workflow
+from veloflow.errors import GraphError, nearest
+from veloflow.units import all2all
+from veloflow.units.checkpoint import Checkpoint
+from veloflow.units.decision import DecisionGD, DecisionMSE
+from veloflow.units.dropout import Dropout, GDDropout
+from veloflow.units.evaluator import EvaluatorMSE, EvaluatorSoftmax
+from veloflow.units.gradient import Backward, GradientUnit
+from veloflow.units.learning_rate import LearningRateAdjust, Policy
+
+if TYPE_CHECKING:
+    from veloflow.units.filling import Filling
+    from veloflow.units.forward import Forward
+    from veloflow.units.loader import Loader
+
+__all__ = [
+    "DenseOptions",
+    "Layer",
+    "Rates",
+    "StandardUnits",
+    "dropout",
+    "linear",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "standard_workflow",
+    "tanh",
+]
+
+
+class Rates(TypedDict, total=False):
+    """The numbers of a gradient unit, as :class:`~veloflow.units.GradientUnit` takes them."""
+
+    learning_rate: float
+    weights_decay: float
+    gradient_moment: float
+    l1_vs_l2: float
+    factor_ortho: float
+    learning_rate_bias: float
+    weights_decay_bias: float
+    gradient_moment_bias: float
+    l1_vs_l2_bias: float
+
+
+class DenseOptions(Rates, total=False):
+    """What a fully connected layer may be told: its own rates, and how it begins."""
+
+    weights_filling: Filling
+    bias_filling: Filling
+    include_bias: bool
+    name: str
+
+
+# -- layers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the short form: a recipe for a forward unit and its gradient unit.
+
+    Attributes:
+        text: what to call it in messages, such as ``tanh(100)``.
+        forward: makes the forward unit in a workflow.
+        gradient: the class of its gradient unit.
+        rates: the layer's own rates, which go before those of the whole workflow.
+    """
+
+    text: str
+    forward: Callable[[Workflow], Forward]
+    gradient: type[Backward]
+    rates: Rates = field(default_factory=Rates)
+
+
+def tanh(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with LeCun's tanh, y = 1.7159 tanh(0.6666 x)."""
+    return _dense("tanh", all2all.All2AllTanh, all2all.GDTanh, neurons, options)
+
+
+def sigmoid(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with y = 1 / (1 + e^-x)."""
+    return _dense("sigmoid", all2all.All2AllSigmoid, all2all.GDSigmoid, neurons, options)
+
+
+def relu(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with y = max(0, x)."""
+    return _dense("relu", all2all.All2AllReLU, all2all.GDReLU, neurons, options)
+
+
+def softplus(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with y = log(1 + e^x), which Veles called "relu"."""
+    return _dense("softplus", all2all.All2AllSoftplus, all2all.GDSoftplus, neurons, options)
+
+
+def linear(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer without activation."""
+    return _dense("linear", all2all.All2AllLinear, all2all.GDLinear, neurons, options)
+
+
+def softmax(classes: int, **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer that gives probabilities of classes; it must be the last."""
+    return _dense("softmax", all2all.All2AllSoftmax, all2all.GDSoftmax, classes, options)
+
+
+def dropout(p: float = 0.5, *, name: str | None = None) -> Layer:
+    """Return a layer that silences a share ``p`` of the neurons before it while training."""
+    return Layer(f"dropout({p})", partial(Dropout, p=p, name=name), GDDropout)
+
+
+def _dense(
+    kind: str,
+    forward: type[all2all.All2All],
+    gradient: type[GradientUnit],
+    neurons: int | Sequence[int],
+    options: DenseOptions,
+) -> Layer:
+    text = f"{kind}({neurons})"
+    _refuse_unknown(f"layer {text}", options, DenseOptions.__optional_keys__)
+    own = {name: value for name, value in options.items() if name not in Rates.__optional_keys__}
+    rates = {name: value for name, value in options.items() if name not in own}
+    make = partial(forward, output_shape=neurons, **own)  # type: ignore[arg-type]
+    return Layer(text, make, gradient, Rates(**rates))  # type: ignore[typeddict-item]
+
+
+def _refuse_unknown(
+    what: str, given: Mapping[str, object], known: Collection[str], *, also: Sequence[str] = ()
+) -> None:
+    for name in given:
+        if name not in known:
+            raise GraphError(f"{what} has no option {name!r}{nearest(name, [*known, *also])}")
+
+
+# -- the workflow ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StandardUnits:
+    """The units of a standard workflow, to link more to them.
+
+    Attributes:
+        forwards: in the order of the layers.
+        gradients: in the order of the layers; dropout before all other layers has none.
+        adjust: sets the learning rates, or None.
+        checkpoint: asks for checkpoints, or None.
+    """
+
+    repeater: Repeater
+    loader: Loader
+    forwards: tuple[Forward, ...]
+    evaluator: EvaluatorSoftmax | EvaluatorMSE
+    decision: DecisionGD | DecisionMSE
+    gradients: tuple[Backward, ...]
+    adjust: LearningRateAdjust | None = None
+    checkpoint: Checkpoint | None = None
+
+
+def standard_workflow(
+    wf: Workflow,
+    *,
+    loader: Loader,
+    layers: Sequence[Layer],
+    loss: Literal["softmax", "mse"] = "softmax",
+    max_epochs: int | None = None,
+    fail_iterations: int = 100,
+    policy: Policy | None = None,
+    bias_policy: Policy | None = None,
+    checkpoint_epochs: int | None = None,
+    target: str = "minibatch_targets",
+    **rates: Unpack[Rates],
+) -> StandardUnits:
+    """Fill ``wf`` with the graph that trains ``layers`` on the samples of ``loader``.
+
+    Args:
+        wf: an empty workflow but for ``loader``.
+        loader: a loader in ``wf``.
+        layers: from input to output; the last is ``softmax`` for the softmax loss.
+        loss: "softmax" classifies by cross-entropy; "mse" approximates ``target``.
+        max_epochs: passes of training at most; None for no limit.
+        fail_iterations: give up after so many epochs without improvement.
+        policy: how learning rates change while training; None keeps them.
+        bias_policy: the same for biases; by default ``policy``.
+        checkpoint_epochs: ask for a checkpoint every so many epochs, and on improvement; None
+            leaves checkpoints to the runtime.
+        target: the loader's attribute that the MSE is measured against; ``minibatch_data`` makes
+            an autoencoder.
+        rates: of all layers that have none of their own: ``learning_rate``, ``weights_decay``,
+            ``gradient_moment`` and the others of :class:`Rates`.
+
+    Raises:
+        GraphError: the list of layers makes no network, or an option does not exist.
+    """
+    others = [name for name in standard_workflow.__annotations__ if name not in ("rates", "return")]
+    _refuse_unknown("standard_workflow", rates, Rates.__optional_keys__, also=others)
+    _check_layers(layers, loss)
+    if bias_policy is not None and policy is None:
+        raise GraphError("standard_workflow: bias_policy needs a policy; give Fixed() to weights")
+    repeater = Repeater(wf)
+    forwards = _forwards(wf, loader, layers)
+    evaluator, decision = (
+        _softmax_loss(wf, loader, forwards[-1], max_epochs, fail_iterations)
+        if loss == "softmax"
+        else _mse_loss(wf, loader, forwards[-1], target, max_epochs, fail_iterations)
+    )
+    decision.link_data(evaluator, "samples", "loss").link_data(
+        loader, "minibatch_class", "last_minibatch", "epoch_ended", "epoch_number"
+    )
+    checkpoint = _checkpoint(wf, loader, decision, checkpoint_epochs)
+    gradients = _gradients(wf, evaluator, layers, forwards, rates)
+    adjust = _adjust(wf, loader, gradients, policy, bias_policy)
+    units = StandardUnits(
+        repeater, loader, forwards, evaluator, decision, gradients, adjust, checkpoint
+    )
+    _link_control(wf, units)
+    return units
+
+
+def _check_layers(layers: Sequence[Layer], loss: str) -> None:
+    if loss not in ("softmax", "mse"):
+        raise GraphError(f"the loss is {loss!r}; give 'softmax' or 'mse'")
+    if not layers:
+        raise GraphError("the list of layers is empty; give one layer at least: [softmax(10)]")
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise GraphError(
+                f"layer {number} is {layer!r}, a {type(layer).__name__}; give what tanh(), "
+                "softmax(), dropout() and the others return"
+            )
+        if layer.gradient is all2all.GDSoftmax and number < len(layers) - 1:
+            raise GraphError(
+                f"layer {number} is {layer.text}, and {layers[number + 1].text} follows it; "
+                "softmax must be the last layer"
+            )
+    last = layers[-1]
+    if not issubclass(last.gradient, GradientUnit):
+        raise GraphError(f"the last layer is {last.text}, which has no neurons of its own")
+    if (last.gradient is all2all.GDSoftmax) != (loss == "softmax"):
+        cure = "end with softmax(classes)" if loss == "softmax" else "end with linear() or tanh()"
+        raise GraphError(f"the last layer is {last.text} and the loss {loss!r}; {cure}")
+
+
+def _forwards(wf: Workflow, loader: Loader, layers: Sequence[Layer]) -> tuple[Forward, ...]:
+    units = tuple(layer.forward(wf) for layer in layers)
+    units[0].link_data(loader, input="minibatch_data")
+    for before, unit in pairwise(units):
+        unit.link_data(before, input="output")
+    for unit in units:
+        if isinstance(unit, Dropout):
+            unit.link_data(loader, "minibatch_class", "minibatch_position", "epoch_number")
+    return units
+
+
+def _softmax_loss(
+    wf: Workflow, loader: Loader, last: Forward, max_epochs: int | None, fail_iterations: int
+) -> tuple[EvaluatorSoftmax, DecisionGD]:
+    evaluator = EvaluatorSoftmax(wf)
+    evaluator.link_data(last, "output").link_data(loader, labels="minibatch_labels")
+    decision = DecisionGD(wf, max_epochs=max_epochs, fail_iterations=fail_iterations)
+    return evaluator, decision.link_data(evaluator, "n_err")
+
+
+def _mse_loss(
+    wf: Workflow,
+    loader: Loader,
+    last: Forward,
+    target: str,
+    max_epochs: int | None,
+    fail_iterations: int,
+) -> tuple[EvaluatorMSE, DecisionMSE]:
+    evaluator = EvaluatorMSE(wf)
+    evaluator.link_data(last, "output").link_data(loader, "minibatch_size", target=target)
+    return evaluator, DecisionMSE(wf, max_epochs=max_epochs, fail_iterations=fail_iterations)
+
+
+def _checkpoint(
+    wf: Workflow, loader: Loader, decision: DecisionGD | DecisionMSE, epochs: int | None
+) -> Checkpoint | None:
+    if epochs is None:
+        return None
+    unit = Checkpoint(wf, every_epochs=epochs)
+    return unit.link_data(decision, "improved").link_data(loader, "epoch_ended", "epoch_number")
+
+
+def _gradients(
+    wf: Workflow,
+    evaluator: EvaluatorSoftmax | EvaluatorMSE,
+    layers: Sequence[Layer],
+    forwards: Sequence[Forward],
+    rates: Rates,
+) -> tuple[Backward, ...]:
+    """Make the gradient units, the last layer's first, and link their errors."""
+    first = next(n for n, one in enumerate(layers) if issubclass(one.gradient, GradientUnit))
+    units: list[Backward] = []
+    for layer, forward in reversed([*zip(layers, forwards, strict=True)][first:]):
+        if issubclass(layer.gradient, GradientUnit):
+            unit: Backward = layer.gradient(wf, forward, **{**rates, **layer.rates})
+        else:
+            unit = layer.gradient(wf, forward)
+        if units:
+            unit.link_data(units[-1], err_output="err_input")
+        else:
+            unit.link_data(evaluator, "err_output")
+        units.append(unit)
+    return tuple(reversed(units))
+
+
+def _adjust(
+    wf: Workflow,
+    loader: Loader,
+    gradients: Sequence[Backward],
+    policy: Policy | None,
+    bias_policy: Policy | None,
+) -> LearningRateAdjust | None:
+    if policy is None:
+        return None
+    unit = LearningRateAdjust(wf, policy, bias_policy=bias_policy)
+    unit.add(*(one for one in gradients if isinstance(one, GradientUnit)))
+    return unit.link_data(loader, "minibatch_class")
+
+
+def _link_control(wf: Workflow, units: StandardUnits) -> None:
+    backward = units.gradients[::-1]
+    chain = [wf.start, units.repeater, units.loader, *units.forwards, units.evaluator]
+    chain += [units.decision, *([units.checkpoint] if units.checkpoint else []), *backward]
+    chain += [*([units.adjust] if units.adjust else []), units.repeater]
+    for before, after in pairwise(chain):
+        before >> after
+    units.decision >> wf.end
+    wf.end.gate_block = ~units.decision.complete
+    backward[0].gate_block = units.decision.complete
+    for unit in backward:
+        unit.gate_skip = units.decision.gd_skip
