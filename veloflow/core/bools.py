@@ -39,15 +39,10 @@ class Bool:
             self._tell()
 
     def _tell(self) -> None:
-        lost = False
-        for reference in self._followers:
+        for reference in tuple(self._followers):  # one may be collected meanwhile
             follower = reference()
-            if follower is None:
-                lost = True
-            else:
+            if follower is not None:
                 follower.update()
-        if lost:
-            self._followers = [ref for ref in self._followers if ref() is not None]
 
     def __bool__(self) -> bool:
         return self.value
@@ -95,7 +90,7 @@ class _Composed(Bool):
         self._compute = compute
         self._operands = (left,) if right is None else (left, right)
         for operand in self._operands:
-            operand._followers.append(weakref.ref(self))
+            operand._followers.append(weakref.ref(self, operand._followers.remove))
 
     def update(self) -> None:
         """Follow the operands."""
