@@ -130,12 +130,12 @@ def test_a_follower_that_dies_while_others_are_told_hides_no_change():
             dying.clear()
             super().update()
 
-    killer = Killer("|", lambda left, right: left or right, a, a)
+    killer = Killer("~", lambda value, _: not value, a)
     last = ~a
     a.set(True)
-    assert killer
-    assert not last
     assert not dying
+    assert not killer
+    assert not last
 
 
 TREES = st.recursive(
