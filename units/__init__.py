@@ -22,18 +22,41 @@ from veloflow.units.all2all import (
     GDTanh,
     GradientDescent,
 )
+from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.datasets import DigitsLoader, WineLoader
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.dropout import Dropout, GDDropout
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.filling import Constant, Filling, Gaussian, Uniform
 from veloflow.units.forward import Forward
 from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
-from veloflow.units.gradient import GradientUnit
+from veloflow.units.gradient import Backward, GradientUnit
 from veloflow.units.idx import IDXLoader, read_idx
 from veloflow.units.images import ImageFolderLoader
+from veloflow.units.learning_rate import (
+    ArbitraryStep,
+    Exp,
+    Fixed,
+    Inv,
+    LearningRateAdjust,
+    Policy,
+    StepExp,
+)
 from veloflow.units.loader import Loader
 from veloflow.units.normalization import Normalizer, normalizer_of
+from veloflow.units.standard import (
+    Layer,
+    StandardUnits,
+    dropout,
+    linear,
+    relu,
+    sigmoid,
+    softmax,
+    softplus,
+    standard_workflow,
+    tanh,
+)
 from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
 
@@ -45,19 +68,26 @@ __all__ = [
     "All2AllSoftmax",
     "All2AllSoftplus",
     "All2AllTanh",
+    "ArbitraryStep",
     "ArrayLoader",
+    "Backward",
+    "Checkpoint",
     "Constant",
     "Decision",
     "DecisionGD",
     "DecisionMSE",
     "DeviceUnit",
     "DigitsLoader",
+    "Dropout",
     "Evaluator",
     "EvaluatorMSE",
     "EvaluatorSoftmax",
+    "Exp",
     "Filling",
+    "Fixed",
     "Forward",
     "FullBatchLoader",
+    "GDDropout",
     "GDLinear",
     "GDReLU",
     "GDSigmoid",
@@ -69,13 +99,27 @@ __all__ = [
     "GradientUnit",
     "IDXLoader",
     "ImageFolderLoader",
+    "Inv",
+    "Layer",
+    "LearningRateAdjust",
     "Loader",
     "Normalizer",
+    "Policy",
     "Samples",
+    "StandardUnits",
+    "StepExp",
     "StreamLoader",
     "TableLoader",
     "Uniform",
     "WineLoader",
+    "dropout",
+    "linear",
     "normalizer_of",
     "read_idx",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "standard_workflow",
+    "tanh",
 ]

@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
-import numpy as np
-
 from veloflow.core import Bool, EpochDone, Events, Input, Settings, Unit
 from veloflow.errors import InputError, NumericsError
 from veloflow.units.loader import CLASS_NAMES, TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow

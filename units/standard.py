@@ -31,6 +31,7 @@ from veloflow.units.gradient import Backward, GradientUnit
 from veloflow.units.learning_rate import LearningRateAdjust, Policy
 
 if TYPE_CHECKING:
+    from veloflow.core import Unit
     from veloflow.units.filling import Filling
     from veloflow.units.forward import Forward
     from veloflow.units.loader import Loader
@@ -314,7 +315,8 @@ def _gradients(
     units: list[Backward] = []
     for layer, forward in reversed([*zip(layers, forwards, strict=True)][first:]):
         if issubclass(layer.gradient, GradientUnit):
-            unit: Backward = layer.gradient(wf, forward, **{**rates, **layer.rates})
+            own: Rates = {**rates, **layer.rates}
+            unit: Backward = layer.gradient(wf, forward, **own)
         else:
             unit = layer.gradient(wf, forward)
         if units:
@@ -341,10 +343,10 @@ def _adjust(
 
 def _link_control(wf: Workflow, units: StandardUnits) -> None:
     backward = units.gradients[::-1]
-    chain = [wf.start, units.repeater, units.loader, *units.forwards, units.evaluator]
-    chain += [units.decision, *([units.checkpoint] if units.checkpoint else []), *backward]
-    chain += [*([units.adjust] if units.adjust else []), units.repeater]
-    for before, after in pairwise(chain):
+    chain: list[Unit | None] = [wf.start, units.repeater, units.loader, *units.forwards]
+    chain += [units.evaluator, units.decision, units.checkpoint, *backward]
+    chain += [units.adjust, units.repeater]
+    for before, after in pairwise(unit for unit in chain if unit is not None):
         before >> after
     units.decision >> wf.end
     wf.end.gate_block = ~units.decision.complete
