@@ -76,7 +76,7 @@ class Momentum:
         self._sum: Launch | None = None
         if numbers.ortho:
             rows = parameter.shape[0]
-            sums = device.zeros(parameter.shape[1:], parameter.value.dtype)
+            sums = device.zeros((1, *parameter.shape[1:]), parameter.value.dtype)
             self._sum = device.reduce("sum", w, {"w": parameter.value}, sums, axis=0)
             arrays["sums"] = sums
             pull = pull + scalar("ortho") * ((element("sums") - w) * (1 / rows))

@@ -122,9 +122,11 @@ Layout = Literal["full", "row", "column", "single"]
 class Space:
     """The matrix of ``rows`` x ``columns`` over which a formula runs, and each array's layout.
 
-    "full" arrays have an element for each place; a "row" array is one row, used for every row
-    (its shape is the trailing part of the full shape); a "column" array has one element a row;
-    a "single" array has one element.
+    "full" arrays have an element for each place; a "column" array has one element a row: its
+    shape is (rows,) or (rows, 1, ...); a "row" array is one row, used for every row: its shape is
+    (1, ...) and the trailing part of the full shape, where the 1 may be left out if two or more
+    dimensions remain; a "single" array has one element. So what an array means never depends on
+    whether a matrix happens to be square.
     """
 
     rows: int
@@ -150,11 +152,12 @@ class Space:
                 layouts[name] = "single"
             elif array.shape in ((rows,), (rows,) + (1,) * (len(shape) - 1)):
                 layouts[name] = "column"
-            elif array.shape == shape[1:] or array.shape == (1, *shape[1:]):
+            elif array.shape == (1, *shape[1:]) or (len(shape) > 2 and array.shape == shape[1:]):
                 layouts[name] = "row"
             else:
                 raise ShapeError(
-                    f"array {name!r} of shape {array.shape} cannot be broadcast to {shape}"
+                    f"array {name!r} of shape {array.shape} cannot be broadcast to {shape}: "
+                    f"a row has the shape {(1, *shape[1:])}, a column {shape[:1]}"
                 )
         if not matrix and all(layout in ("full", "single") for layout in layouts.values()):
             rows, columns = 1, size

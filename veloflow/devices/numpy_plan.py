@@ -143,7 +143,7 @@ class Block:
         result = self.results[0]
         height = self.rows.stop - self.rows.start
         width = self.columns.stop - self.columns.start
-        return result if result.ndim == 1 else np.broadcast_to(result, (height, width))
+        return np.broadcast_to(result, (height, width))
 
 
 class Plan:

@@ -203,17 +203,17 @@ def _speed_of_named(name: str) -> Speed:
 
 def speed_of(device: Device) -> Speed:
     """Return the speed of a device from the cache, or measure it and keep it there."""
-    file = f"{_identity(device.info())}.json"
+    measured: Speed | None = None
     try:
-        path = cache_folder("devices") / file
+        path = cache_folder("devices") / f"{_identity(device.info())}.json"
         kept = _speed_from(read_json(path))
-        if kept is None:
-            kept = _measure(device)
-            write_json(path, asdict(kept) | {"device": asdict(device.info())})
+        if kept is not None:
+            return kept
+        measured = _measure(device)
+        write_json(path, asdict(measured) | {"device": asdict(device.info())})
     except StorageError as error:
         _log.warning("the speed of %s is not kept for the next run: %s", device.name, error)
-        kept = _measure(device)
-    return kept
+    return measured or _measure(device)
 
 
 def _identity(info: DeviceInfo) -> str:

@@ -77,7 +77,7 @@ def _memory(device: Device) -> Iterator[Outcome]:
 
 def _elementwise(device: Device) -> Iterator[Outcome]:
     x, y = _numbers(5, 33), _numbers(5, 33, seed=2)
-    row, column = _numbers(33, seed=4), _numbers(5, seed=6)
+    row, column = _numbers(1, 33, seed=4), _numbers(5, seed=6)
     arrays = {
         "x": device.asarray(x), "y": device.asarray(y), "row": device.asarray(row),
         "column": device.asarray(column), "out": device.zeros((5, 33)),
