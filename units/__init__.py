@@ -28,7 +28,7 @@ from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.dropout import Dropout, GDDropout
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
-from veloflow.units.filling import Constant, Filling, Gaussian, Uniform
+from veloflow.units.filling import Constant, FanIn, Filling, Gaussian, Uniform
 from veloflow.units.forward import Forward
 from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
 from veloflow.units.gradient import Backward, GradientUnit
@@ -83,6 +83,7 @@ __all__ = [
     "EvaluatorMSE",
     "EvaluatorSoftmax",
     "Exp",
+    "FanIn",
     "Filling",
     "Fixed",
     "Forward",

@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Constant", "Filling", "Gaussian", "Uniform", "magnitude"]
+__all__ = ["Constant", "FanIn", "Filling", "Gaussian", "Uniform", "magnitude"]
 
 
 class Filling(ABC):
@@ -51,6 +51,20 @@ class Gaussian(Filling):
         """Return normal values."""
         sigma = (default if self.magnitude is None else self.magnitude) / 3
         return np.clip(random.standard_normal(shape) * sigma, -5 * sigma, 5 * sigma)
+
+
+@dataclass(frozen=True)
+class FanIn(Filling):
+    """Uniform in [-m, m) with m = 1 / sqrt(inputs), as torch.nn.Linear does; a bias is 0."""
+
+    def fill(
+        self, random: np.random.Generator, shape: tuple[int, ...], default: float
+    ) -> NDArray[np.float64]:
+        """Return uniform values for (neurons, inputs), zeros for (neurons,)."""
+        if len(shape) < 2:
+            return np.zeros(shape)
+        m = 1 / math.sqrt(math.prod(shape[1:]))
+        return random.random(shape) * 2 * m - m
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def class_numbers(
     if strange:
         raise DataError(f"unknown labels {listing(strange)}; known are {listing(mapping)}")
     table = np.array([UNLABELLED if v is None else mapping[v] for v in values], np.int32)
-    return table[places], dict(sorted(mapping.items(), key=lambda item: item[1]))
+    numbers: NDArray[np.int32] = table[places]
+    return numbers, dict(sorted(mapping.items(), key=lambda item: item[1]))
 
 
 def _distinct(raw: NDArray[Any]) -> tuple[list[Label | None], NDArray[np.intp]]:

@@ -148,7 +148,7 @@ class Loader(DeviceUnit):
     def _ends(self) -> list[int]:
         """Where each class ends in the order of a pass; testing leaves the training class out."""
         lengths = list(self.class_lengths)
-        if self.settings.testing and sum(lengths[:TRAIN]):
+        if self.settings.testing and any(lengths[:TRAIN]):
             lengths[TRAIN] = 0
         return [sum(lengths[: kind + 1]) for kind in (TEST, VALIDATION, TRAIN)]
 

@@ -112,11 +112,12 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, a line each.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @click.option("--help", "-h", "wants_help", is_flag=True,
-              help="Show this message, and the workflow's own options if one is named.")  # fmt: skip
+              help="Show this message, and the named workflow's own options.")  # fmt: skip
 @_debug_option
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     workflow: str | None,
     assignments: tuple[str, ...],
     *,

@@ -8,6 +8,7 @@ from veloflow.units import (
     All2AllTanh,
     DecisionGD,
     EvaluatorSoftmax,
+    FanIn,
     GDSoftmax,
     GDTanh,
     IDXLoader,
@@ -36,15 +37,16 @@ def build(
         epochs: passes over the training images.
         minibatch: images in a minibatch.
     """
-    rates = {"learning_rate": rate, "gradient_moment": moment, "weights_decay": decay}
     repeater = Repeater(wf)
     loader = IDXLoader(wf, data, minibatch_size=minibatch)
-    fc1 = All2AllTanh(wf, hidden)
-    fc2 = All2AllSoftmax(wf, 10)
+    fc1 = All2AllTanh(wf, hidden, weights_filling=FanIn())
+    fc2 = All2AllSoftmax(wf, 10, weights_filling=FanIn())
     evaluator = EvaluatorSoftmax(wf)
     decision = DecisionGD(wf, max_epochs=epochs)
-    gd2 = GDSoftmax(wf, fc2, **rates)
-    gd1 = GDTanh(wf, fc1, **rates)
+    gd2 = GDSoftmax(
+        wf, fc2, learning_rate=rate, gradient_moment=moment, weights_decay=decay
+    )
+    gd1 = GDTanh(wf, fc1, learning_rate=rate, gradient_moment=moment, weights_decay=decay)
 
     wf.start >> repeater >> loader >> fc1 >> fc2 >> evaluator >> decision >> gd2 >> gd1 >> repeater
     decision >> wf.end

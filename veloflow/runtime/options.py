@@ -154,6 +154,8 @@ def _convert(option: Option, value: object) -> object:
 
 
 def _decode(kind: type[Any], value: object) -> object:
+    if isinstance(value, kind):
+        return value
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
     raise TypeError(f"{value!r} is no {kind.__name__}")

@@ -91,6 +91,6 @@ def _call(engine: Engine, sizes: tuple[int, int, int], out: Array, fill: float) 
     arguments: tuple[Argument, ...] = (
         *(ArrayArgument(name) for name in ("source", "indices", "out")),
         *(np.int64(number) for number in sizes),
-        np.asarray(fill).astype(out.dtype)[()],
+        np.dtype(out.dtype).type(fill),
     )
     return Call("gather", arguments, size, local)

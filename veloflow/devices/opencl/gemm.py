@@ -84,7 +84,7 @@ def gemm(
                 _TALL + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
                 problem.has_bias,
             )  # fmt: skip
-            shapes = {"a": _shape(small.rows, small.inner, transposed=transpose_a),
+            shapes: dict[str, tuple[int, ...]] = {"a": _shape(small.rows, small.inner, transposed=transpose_a),
                       "b": _shape(small.inner, small.columns, transposed=transpose_b),
                       "out": (small.rows, small.columns)}  # fmt: skip
             if small.has_bias:

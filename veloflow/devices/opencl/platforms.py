@@ -9,6 +9,7 @@ from typing import Any
 
 from veloflow.errors import DeviceError, nearest
 
+cl: Any
 try:
     import pyopencl as cl
 except ImportError as error:  # an install without OpenCL still computes with NumPy
