@@ -121,7 +121,7 @@ def stratified_split(
 def _quotas(counts: NDArray[np.integer], ratio: float) -> NDArray[np.intp]:
     """Return how many to take of each class: the whole parts, then by the largest fractions."""
     exact = counts * ratio
-    quotas = np.floor(exact).astype(np.intp)
+    quotas: NDArray[np.intp] = np.floor(exact).astype(np.intp)
     wanted = round(int(counts.sum()) * ratio) - int(quotas.sum())
     for number in np.argsort(quotas - exact, kind="stable"):
         if wanted > 0 and quotas[number] < counts[number] - 1:

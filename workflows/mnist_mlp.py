@@ -43,9 +43,7 @@ def build(
     fc2 = All2AllSoftmax(wf, 10, weights_filling=FanIn())
     evaluator = EvaluatorSoftmax(wf)
     decision = DecisionGD(wf, max_epochs=epochs)
-    gd2 = GDSoftmax(
-        wf, fc2, learning_rate=rate, gradient_moment=moment, weights_decay=decay
-    )
+    gd2 = GDSoftmax(wf, fc2, learning_rate=rate, gradient_moment=moment, weights_decay=decay)
     gd1 = GDTanh(wf, fc1, learning_rate=rate, gradient_moment=moment, weights_decay=decay)
 
     wf.start >> repeater >> loader >> fc1 >> fc2 >> evaluator >> decision >> gd2 >> gd1 >> repeater

@@ -25,7 +25,7 @@ def build(wf: Workflow, *, rate: float = 0.03, epochs: int = 500, minibatch: int
     fc1 = All2AllSoftplus(wf, 10)
     fc2 = All2AllSoftmax(wf, 3)
     evaluator = EvaluatorSoftmax(wf)
-    decision = DecisionGD(wf, max_epochs=epochs)
+    decision = DecisionGD(wf, max_epochs=epochs, fail_iterations=250)
     gd2 = GDSoftmax(wf, fc2, learning_rate=rate, weights_decay=0.0)
     gd1 = GDSoftplus(wf, fc1, learning_rate=rate, weights_decay=0.0)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ import pytest
 import veloflow
 from veloflow.core import EpochDone
 from veloflow.errors import CheckpointError, Interrupted, NotFoundError, StorageError
-from veloflow.runtime import Session
 from veloflow.runtime.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from veloflow.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from veloflow.runtime import Session
 
 
 def _checkpoint() -> Checkpoint:
@@ -81,7 +84,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
     path = tmp_path / "file"
     write_atomically(path, [b"old"])
 
-    def chunks():  # noqa: ANN202
+    def chunks():
         yield b"half of the new"
         raise OSError(28, "No space left on device")
 

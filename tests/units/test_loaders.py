@@ -48,7 +48,12 @@ def test_classes_come_as_test_validation_train_and_validation_ends_the_epoch() -
 def test_without_validation_training_ends_the_epoch_and_counts_it_first() -> None:
     loader = _loader(harness.workflow_on(), train=3, minibatch_size=2)
     with harness.ready(loader):
-        assert _story(loader, 4) == [(2, 2, 0, ""), (2, 1, 1, "let"), (2, 2, 1, ""), (2, 1, 2, "let")]
+        assert _story(loader, 4) == [
+            (2, 2, 0, ""),
+            (2, 1, 1, "let"),
+            (2, 2, 1, ""),
+            (2, 1, 2, "let"),
+        ]
 
 
 def test_testing_leaves_training_out() -> None:

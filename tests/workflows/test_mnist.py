@@ -50,6 +50,7 @@ def test_torch_with_the_same_network_is_as_good(moment: float, decay: float) -> 
 def _torch_error(moment: float, decay: float) -> float:
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     images = [read_idx(_DATA / f"{name}-images-idx3-ubyte.gz") for name in ("train10k", "t10k")]
     x, v = (torch.tensor(a.reshape(-1, 784) / 127.5 - 1, dtype=torch.float32) for a in images)
     labels = [read_idx(_DATA / f"{name}-labels-idx1-ubyte.gz") for name in ("train10k", "t10k")]

@@ -13,11 +13,14 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 import veloflow
-from veloflow.devices.opencl.recipes import Recipe
+
+if TYPE_CHECKING:
+    from veloflow.devices.opencl.recipes import Recipe
 
 __all__ = ["KernelCache", "default_folder", "key_of", "write_entry"]
 

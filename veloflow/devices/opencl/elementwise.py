@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -95,8 +94,12 @@ def formula_code(
         _block(8, ["const vec row_index = (vec)((real)row);", *loads["column"]]),
         _block(
             12,
-            ["const vec column_index = TO_VEC((whole)(column) + LANE);"]
-            + [*loads["row"], *loads["full"], *lines],
+            [
+                "const vec column_index = TO_VEC((whole)(column) + LANE);",
+                *loads["row"],
+                *loads["full"],
+                *lines,
+            ],
         ),
         tuple(values),
     )

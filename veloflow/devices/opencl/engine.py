@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from veloflow.devices.base import Array, Launch
 from veloflow.devices.opencl.buffers import Block, Buffers
 from veloflow.devices.opencl.cache import KernelCache
 from veloflow.devices.opencl.compile import Compiler
@@ -18,8 +17,11 @@ from veloflow.devices.opencl.formulas import Numbers, c_type
 from veloflow.devices.opencl.judge import Twin, host_launch
 from veloflow.devices.opencl.launches import bind
 from veloflow.devices.opencl.platforms import Hardware, cl
-from veloflow.devices.opencl.recipes import Call, Recipe, Trial
 from veloflow.errors import DeviceError, KernelError
+
+if TYPE_CHECKING:
+    from veloflow.devices.base import Array, Launch
+    from veloflow.devices.opencl.recipes import Call, Recipe, Trial
 
 __all__ = ["Engine", "Variant"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from veloflow.devices.base import Array, Device, Launch
 from veloflow.devices.expressions import Expression, element
 from veloflow.devices.opencl.engine import Engine, Variant
 from veloflow.devices.opencl.formulas import Numbers, statements
@@ -23,6 +23,9 @@ from veloflow.devices.opencl.recipes import (
     kernel_source,
 )
 from veloflow.errors import ShapeError
+
+if TYPE_CHECKING:
+    from veloflow.devices.base import Array, Device, Launch
 
 __all__ = ["gemm"]
 
@@ -84,9 +87,11 @@ def gemm(
                 _TALL + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
                 problem.has_bias,
             )  # fmt: skip
-            shapes: dict[str, tuple[int, ...]] = {"a": _shape(small.rows, small.inner, transposed=transpose_a),
-                      "b": _shape(small.inner, small.columns, transposed=transpose_b),
-                      "out": (small.rows, small.columns)}  # fmt: skip
+            shapes: dict[str, tuple[int, ...]] = {
+                "a": _shape(small.rows, small.inner, transposed=transpose_a),
+                "b": _shape(small.inner, small.columns, transposed=transpose_b),
+                "out": (small.rows, small.columns),
+            }
             if small.has_bias:
                 shapes["bias"] = (small.columns,)
             given = samples({name: (shape, out.dtype) for name, shape in shapes.items()})

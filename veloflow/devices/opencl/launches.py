@@ -9,13 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
-from veloflow.devices.base import Launch
 from veloflow.devices.opencl.platforms import cl
 from veloflow.devices.opencl.recipes import ArrayArgument, Call, LaunchScalar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from veloflow.devices.base import Launch
 
 __all__ = ["bind", "nothing"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from veloflow.devices.base import Array, Device, Launch, Program
 from veloflow.devices.opencl.engine import Engine, Variant
 from veloflow.devices.opencl.formulas import c_type
 from veloflow.devices.opencl.judge import runs
@@ -21,6 +21,9 @@ from veloflow.devices.opencl.recipes import (
     Trial,
 )
 from veloflow.errors import ShapeError
+
+if TYPE_CHECKING:
+    from veloflow.devices.base import Array, Device, Launch, Program
 
 __all__ = ["program"]
 

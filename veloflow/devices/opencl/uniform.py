@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from veloflow.devices.base import Array, Device, Launch
 from veloflow.devices.opencl.engine import Engine, Variant
 from veloflow.devices.opencl.judge import samples, trial_of
 from veloflow.devices.opencl.launches import nothing
@@ -21,6 +21,9 @@ from veloflow.devices.opencl.recipes import (
     kernel_source,
 )
 from veloflow.errors import ShapeError
+
+if TYPE_CHECKING:
+    from veloflow.devices.base import Array, Device, Launch
 
 __all__ = ["uniform"]
 
