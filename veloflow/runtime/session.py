@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from veloflow.core import EpochDone, Events, Message, Outcome, Settings, Workflow
+from veloflow.core import CheckpointWanted, EpochDone, Events, Message, Outcome, Settings, Workflow
 from veloflow.core.checks import control_order
 from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
@@ -129,6 +129,7 @@ class Session:
             flow.start()
         if self.store is not None:
             self.events.subscribe(EpochDone, self._on_epoch)
+            self.events.subscribe(CheckpointWanted, lambda event: self._wish(event.reason))
         while self._step() is Outcome.PAUSED:
             reason, self._reason = self._reason, ""
             self._save(reason or "interval", is_best=self._is_improved)
