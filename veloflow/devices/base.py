@@ -143,7 +143,7 @@ class Space:
         shape = tuple(shape)
         size = math.prod(shape)
         rows = shape[0] if shape else 1
-        columns = size // rows if rows else 0
+        columns = math.prod(shape[1:])
         layouts: dict[str, Layout] = {}
         for name, array in arrays.items():
             if array.shape == shape or (array.size == size and array.shape[:1] == shape[:1]):

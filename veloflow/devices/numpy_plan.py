@@ -274,7 +274,7 @@ class Plan:
         for position, (root, target) in enumerate(zip(self._roots, self._targets, strict=True)):
             if root != number or target is None or value.width == "bool":
                 continue
-            is_full = value.spread == (not self._lowering.flat, True)
+            is_full = value.spread == (True, True)
             if is_full and target.dtype == self._lowering.real:
                 later = [leaf for one, leaf in memory.items() if last_use[one] > number]
                 if not any(self._overlaps(leaf, target) for leaf in later):
