@@ -45,6 +45,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'veloflow' has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    if name in ("Workflow", "load", "run"):
+        importlib.import_module("veloflow.views.notebook").install()
     globals()[name] = value
     return value
 

@@ -35,6 +35,8 @@ class Workflow(Unit):
     """
 
     group: ClassVar[str] = "workflow"
+    #: returns a workflow as SVG; core does not know how, so whoever does sets it
+    _drawer: ClassVar[Callable[[Workflow], str] | None] = None
 
     def __init__(self, workflow: Workflow | None = None, *, name: str | None = None) -> None:
         self.graph: nx.DiGraph[Unit] = nx.DiGraph()  # type: ignore[explicit-any]  # its stubs
@@ -54,6 +56,11 @@ class Workflow(Unit):
             super().__init__(workflow, name=name)
         self.start = StartPoint(self, name="start")
         self.end = EndPoint(self, name="end")
+
+    def _repr_svg_(self) -> str | None:
+        """Return the drawing that notebooks show, if anybody here can draw."""
+        drawer = Workflow._drawer
+        return None if drawer is None else drawer(self)
 
     # -- units --------------------------------------------------------------------------------
 
