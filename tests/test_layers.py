@@ -77,6 +77,7 @@ LAYERS = (
         late=("PIL", "polars", "sklearn"),
         never=PROCESSES_AND_SOCKETS,
     ),
+    Layer("veloflow.__main__", may=("veloflow.cli",)),
     Layer(
         "veloflow.runtime",
         may=(

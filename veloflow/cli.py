@@ -247,11 +247,11 @@ def devices(*, as_json: bool) -> None:
     from rich.console import Console
 
     from veloflow.devices.selection import examine_devices
-    from veloflow.views.report import devices_table, print_json
+    from veloflow.views.report import devices_table, json_text
 
     reports = examine_devices()
     if as_json:
-        print_json(reports)
+        click.echo(json_text(reports))
     else:
         Console().print(devices_table(reports))
 
@@ -270,12 +270,12 @@ def inspect(checkpoint: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint, summary
-    from veloflow.views.report import checkpoint_tables, print_json
+    from veloflow.views.report import checkpoint_tables, json_text
 
     path = find_checkpoint(checkpoint)
     found = summary(read_checkpoint(path))
     if as_json:
-        print_json(found)
+        click.echo(json_text(found))
     else:
         Console().print(*checkpoint_tables(path, found), sep="\n")
 

@@ -79,22 +79,34 @@ def open_device(name: str) -> Device:
 
 
 def list_devices() -> list[DeviceInfo]:
-    """Return every device of this machine that computes, NumPy first."""
+    """Return every device of this machine that computes, NumPy first.
+
+    A device of an installed package that does not open is left out, with a warning in the log.
+    """
     from veloflow.devices.opencl import discover
 
     found = [NumpyDevice().info(), *discover()]
     for kind, entry_point in sorted(_added_kinds().items()):
-        device = _open_added(entry_point, kind)
+        try:
+            device = _open_added(entry_point, kind)
+        except DeviceError as error:
+            _log.warning("%s", error)
+            continue
         found.append(device.info())
         device.close()
     return found
 
 
 def examine_devices() -> list[DeviceReport]:
-    """Test and measure every device of this machine, NumPy first."""
+    """Test and measure every device of this machine, NumPy first.
+
+    Of each kind that has no device here there is a report that says why.
+    """
     reports = [_examine(info) for info in list_devices()]
-    if not any(report.info.kind == "opencl" for report in reports):
-        reports.append(_examine(DeviceInfo("opencl", "opencl", "none", "none", 0, 0)))
+    missing = {"opencl", *_added_kinds()} - {
+        report.info.name.partition(":")[0] for report in reports
+    }
+    reports += [_examine(DeviceInfo(kind, kind, "none", "none", 0, 0)) for kind in sorted(missing)]
     return reports
 
 
@@ -124,9 +136,11 @@ def _open_added(entry_point: EntryPoint, name: str) -> Device:
     where = f"device {name!r} of {entry_point.value!r}"
     try:
         opener: Callable[[str], object] = entry_point.load()
-    except (ImportError, AttributeError) as error:
-        raise DeviceError(f"{where} cannot be loaded: {error}") from error
-    device = opener(name)
+        device = opener(name)
+    except VeloflowError:
+        raise
+    except Exception as error:  # whatever another's code may do is a device that does not work
+        raise DeviceError(f"{where} does not open: {type(error).__name__}: {error}") from error
     if not isinstance(device, Device):
         raise DeviceError(f"{where} is a {type(device).__name__}, which is no Device")
     return device

@@ -21,7 +21,7 @@ from veloflow.views import theme
 from veloflow.views.arrangement import Arrangement
 from veloflow.views.gates import GateNames
 from veloflow.views.render import check_suffix, render, write
-from veloflow.views.times import shares
+from veloflow.views.times import duration, shares
 
 __all__ = ["draw", "svg_text", "to_dot"]
 
@@ -110,7 +110,7 @@ class _Drawing:
         note = f"{len(inner)} units"
         if self._times is not None:
             whole = sum(self._times.get(unit.path, 0.0) for unit in inner)
-            note += f", {_duration(whole)} in them"
+            note += f", {duration(whole)} in them"
         label = theme.legend(
             self._root.name,
             note,
@@ -196,7 +196,7 @@ class _Drawing:
         if self._shares is not None and self._times is not None:
             share = self._shares.get(unit.path, 0.0)
             if share >= 0.0005 or (unit.group != "plumbing" and unit.path in self._times):
-                text = f"{100 * share:.1f} %  ·  {_duration(self._times[unit.path])}"
+                text = f"{100 * share:.1f} %  ·  {duration(self._times[unit.path])}"
                 yield f"<B>{_small(text, theme.INK)}</B>"
 
     # -- links --------------------------------------------------------------------------------
@@ -231,7 +231,8 @@ class _Drawing:
             rest = len(shown) - NAMES_SHOWN
             lines = shown if rest <= 1 else [*shown[:NAMES_SHOWN], f"and {rest} more"]
             look["label"] = theme.edge_label(lines)
-        story = "\n".join(f"{source.path}.{a} → {reader.path}.{b}" for a, b in names)
+        texts = (a if a == b else f"{a} as {b}" for a, b in names)
+        story = "\n".join([f"{source.path} → {reader.path}:", *texts])
         look["tooltip"] = look["labeltooltip"] = graphviz.escape(story)
         above, below = self._rows(source, reader)
         if above == below:
@@ -303,13 +304,3 @@ def _small(text: str, colour: str) -> str:
 def _description(unit: Unit) -> str:
     first = (type(unit).__doc__ or "").strip().partition("\n")[0]
     return f"{unit.path} ({type(unit).__name__}): {first}".rstrip(": ")
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in the unit that fits it."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return (
-                f"{seconds / size:.0f} {unit}" if seconds >= 100 else f"{seconds / size:.3g} {unit}"
-            )
-    return f"{seconds * 1e6:.3g} µs"

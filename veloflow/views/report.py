@@ -1,4 +1,4 @@
-"""Tables of devices, units, checkpoints and findings, and the reading of unit times."""
+"""Tables for the terminal: results, devices, units, checkpoints, findings of the doctor."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import click
+from rich import box
+from rich.console import Console, RenderableType
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from veloflow.errors import DataError, NotFoundError
+from veloflow.views.times import duration, read_times, shares, times_of
 
 __all__ = [
     "checkpoint_tables",
@@ -19,29 +22,79 @@ __all__ = [
     "findings_table",
     "print_json",
     "read_times",
+    "summary_tables",
+    "times_of",
     "units_table",
 ]
 
-
-def read_times(path: Path) -> dict[str, float]:
-    """Return seconds by unit from a result file.
-
-    Raises:
-        NotFoundError: there is no such file.
-        DataError: it is no result.
-    """
-    if not path.is_file():
-        raise NotFoundError(f"no result file {path}; make one with veloflow run … --result {path}")
-    try:
-        seconds = json.loads(path.read_text())["unit_seconds"]
-        return {str(unit): float(spent) for unit, spent in seconds.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no result of veloflow run --result: {error!r}") from error
+SLOWEST = 5
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def print_json(value: object) -> None:
+class _DeviceInfo(Protocol):
+    """The part of ``veloflow.devices.DeviceInfo`` that is shown."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hardware(self) -> str: ...
+    @property
+    def driver(self) -> str: ...
+    @property
+    def memory(self) -> int: ...
+    @property
+    def compute_units(self) -> int: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+
+
+class _DeviceReport(Protocol):
+    """The part of ``veloflow.devices.selection.DeviceReport`` that is shown."""
+
+    @property
+    def info(self) -> _DeviceInfo: ...
+    @property
+    def problems(self) -> Sequence[str]: ...
+    @property
+    def gemm_gflops(self) -> float | None: ...
+    @property
+    def small_step_seconds(self) -> float | None: ...
+
+
+class _Finding(Protocol):
+    """The part of ``veloflow.runtime.doctor.Finding`` that is shown."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+    @property
+    def cure(self) -> str: ...
+
+
+def _table(*columns: str, title: str = "", numbers: Iterable[str] = ()) -> Table:
+    """Return an empty table in the manner of all of them."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_header=bool(columns),
+        show_edge=False,
+        pad_edge=False,
+        title=Text(title, "bold") if title else None,
+        title_justify="left",
+        header_style="dim",
+    )
+    for name in columns:
+        is_number = name in numbers
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    return table
+
+
+def print_json(value: object, console: Console | None = None) -> None:
     """Print dataclasses and plain values as JSON."""
-    click.echo(json.dumps(value, default=_plain, indent=2))
+    text = json.dumps(value, default=_plain, indent=2)
+    (console or Console()).out(text, highlight=False)
 
 
 def _plain(value: object) -> object:
@@ -50,21 +103,67 @@ def _plain(value: object) -> object:
     return str(value)
 
 
+# -- a run ----------------------------------------------------------------------------------------
+
+
+def summary_tables(record: Mapping[str, Any]) -> list[RenderableType]:
+    """Return what a run came to: the best epoch, the time, the checksum, the slowest units.
+
+    Args:
+        record: the run's result, as ``--result`` writes it.
+    """
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(overflow="fold")
+    best = _best(record["best"])
+    if best:
+        facts.add_row("best", best)
+    facts.add_row("time", duration(record["seconds"]))
+    facts.add_row("sha256", f"{record['parameters_sha256'][:12]}… of the parameters")
+    return ["", facts, *([_slowest(record)] if record["unit_seconds"] else [])]
+
+
+def _best(best: Mapping[str, Any]) -> Text:
+    """Return the best epoch in words; its numbers are named ``CLASS_error_percent`` or ``…_loss``."""
+    parts = []
+    for name, value in best.items():
+        if name == "epoch":
+            continue
+        words = name.removesuffix("_percent").replace("_", " ")
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        parts.append(f"{words} {value:.2f} %" if name.endswith("_percent") else f"{words} {text}")
+    text = f"epoch {best['epoch']}" if "epoch" in best else ""
+    return Text(f"{text}: {', '.join(parts)}" if parts else text, "bold green")
+
+
+def _slowest(record: Mapping[str, Any]) -> Table:
+    times = times_of(record)
+    parts = shares(times)
+    around = {path.rpartition("/")[0] for path in times}
+    leaves = [path for path in times if path not in around]
+    leaves.sort(key=lambda path: -times[path])
+    table = _table("slowest units", "time", "share", "", numbers=("time", "share"))
+    for path in leaves[:SLOWEST]:
+        bar = ProgressBar(1.0, parts[path], width=20, complete_style="yellow")
+        table.add_row(Text(path), duration(times[path]), f"{100 * parts[path]:.1f} %", bar)
+    return table
+
+
 def units_table(units: Sequence[Mapping[str, Any]]) -> Table:
     """Return what ``--dry-run`` shows: each unit with shapes, parameters and memory."""
-    table = Table(title="checked, and not run", show_footer=True)
-    table.add_column("unit", footer="all")
-    table.add_column("class")
-    table.add_column("output")
-    total = sum(unit["parameters"] for unit in units)
-    table.add_column("parameters", justify="right", footer=f"{total:,}")
-    memory = sum(unit["bytes"] for unit in units)
-    table.add_column("memory", justify="right", footer=_size(memory))
+    table = _table(
+        *("unit", "class", "output", "parameters", "memory"),
+        title="checked, and not run",
+        numbers=("parameters", "memory"),
+    )
     for unit in units:
-        shape = " x ".join(str(size) for size in unit["output"] or ())
+        shape = " × ".join(str(size) for size in unit["output"] or ())
         count = f"{unit['parameters']:,}" if unit["parameters"] else ""
         size = _size(unit["bytes"]) if unit["bytes"] else ""
-        table.add_row(unit["unit"], unit["class"], shape, count, size)
+        table.add_row(Text(unit["unit"]), unit["class"], shape, count, size)
+    total = f"{sum(unit['parameters'] for unit in units):,}"
+    table.add_section()
+    table.add_row("all", "", "", total, _size(sum(unit["bytes"] for unit in units)), style="bold")
     return table
 
 
@@ -76,56 +175,94 @@ def _size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
-def devices_table(reports: Iterable[Any]) -> Table:
+# -- a machine ------------------------------------------------------------------------------------
+
+
+def devices_table(reports: Iterable[_DeviceReport]) -> Table:
     """Return the devices with the results of their self-tests and measurements."""
-    table = Table(title="devices")
-    for name in ("name", "hardware", "driver", "memory", "units", "self-test", "GEMM", "notes"):
-        table.add_column(name)
+    table = _table(
+        *("device", "hardware", "driver", "units", "memory", "self-test", "product", "step"),
+        numbers=("units", "memory", "product", "step"),
+    )
     for report in reports:
         info = report.info
-        table.add_row(
-            info.name,
-            info.hardware,
-            info.driver,
-            _size(info.memory),
-            str(info.compute_units),
-            "; ".join(report.problems) or "passed",
-            "" if report.gemm_gflops is None else f"{report.gemm_gflops:.0f} GFLOP/s",
-            "; ".join(info.notes),
+        test = Text(
+            "; ".join(report.problems) or "passed", _STYLES["fail" if report.problems else "ok"]
         )
+        if info.notes:
+            test.append("\n" + "; ".join(info.notes), "yellow")
+        speed, step = report.gemm_gflops, report.small_step_seconds
+        table.add_row(
+            Text(info.name, "bold"),
+            Text(info.hardware),
+            Text(info.driver),
+            str(info.compute_units or ""),
+            _size(info.memory) if info.memory else "",
+            test,
+            "" if speed is None else f"{speed:.0f} GFLOP/s",
+            "" if step is None else duration(step),
+        )
+    table.caption = Text(
+        "product: two 512 × 512 float32 matrices; step: training 784-100-10 on a minibatch of 100",
+        "dim",
+    )
+    table.caption_justify = "left"
     return table
 
 
-def checkpoint_tables(path: Path, found: Mapping[str, Any]) -> list[Table]:
-    """Return what is in a checkpoint: the run, and its parameters."""
-    run = Table(title=str(path), show_header=False)
-    run.add_row("workflow", found["workflow"])
-    run.add_row("written", found["reason"])
-    for name, value in {**found["settings"], **found["options"]}.items():
-        run.add_row(name, str(value))
-    run.add_row("seconds", f"{found['seconds']:.2f}")
-    if found["epochs"]:
-        run.add_row("last epoch", json.dumps(found["epochs"][-1]))
-    parameters = Table(title="parameters")
-    for name in ("name", "shape", "dtype", "minimum", "mean", "maximum"):
-        parameters.add_column(name)
-    for one in found["parameters"]:
-        numbers = [
-            "" if one[name] is None else f"{one[name]:.4g}"
-            for name in ("minimum", "mean", "maximum")
-        ]
-        shape = " x ".join(str(size) for size in one["shape"])
-        parameters.add_row(one["name"], shape, one["dtype"], *numbers)
-    return [run, parameters]
-
-
-def findings_table(findings: Iterable[Any]) -> Table:
-    """Return the doctor's findings."""
-    table = Table(title="veloflow doctor")
-    for name in ("what", "status", "found", "cure"):
-        table.add_column(name)
-    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+def findings_table(findings: Iterable[_Finding]) -> Table:
+    """Return the doctor's findings, each with its cure if it needs one."""
+    table = _table("", "what", "found", "cure")
     for finding in findings:
-        status = f"[{colours[finding.status]}]{finding.status}[/]"
-        table.add_row(finding.name, status, finding.value, finding.cure)
+        status = Text(finding.status, _STYLES.get(finding.status, ""))
+        table.add_row(status, Text(finding.name, "bold"), Text(finding.value), Text(finding.cure))
     return table
+
+
+# -- a checkpoint ---------------------------------------------------------------------------------
+
+
+def checkpoint_tables(path: Path, found: Mapping[str, Any]) -> list[RenderableType]:
+    """Return what is in a checkpoint: the run, its last epoch, and its parameters.
+
+    Args:
+        path: the file.
+        found: what ``veloflow.runtime.checkpoint.summary`` says of it.
+    """
+    run = Table.grid(padding=(0, 2))
+    run.add_column(style="dim")
+    run.add_column(overflow="fold")
+    run.add_row("checkpoint", Text(str(path), "bold"))
+    run.add_row("workflow", Text(found["workflow"]))
+    run.add_row("written", Text(found["reason"]))
+    for name, value in {**found["settings"], **found["options"]}.items():
+        run.add_row(Text(name), Text(str(value)))
+    run.add_row("time", duration(found["seconds"]))
+    if found["epochs"]:
+        run.add_row("last epoch", _last_epoch(found["epochs"][-1]))
+    numbers = ("size", "minimum", "mean", "maximum")
+    parameters = _table("parameter", "shape", "dtype", *numbers, numbers=numbers)
+    for one in found["parameters"]:
+        shape = " × ".join(str(size) for size in one["shape"])
+        values = ("" if one[name] is None else f"{one[name]:.4g}" for name in numbers[1:])
+        parameters.add_row(
+            Text(one["name"]), shape, one["dtype"], f"{_count(one['shape']):,}", *values
+        )
+    return [run, "", parameters]
+
+
+def _last_epoch(record: Mapping[str, Any]) -> Text:
+    parts = [f"{record['epoch']}"]
+    for name in ("train", "validation", "test"):
+        entry = record.get(name)
+        if entry is not None:
+            error = f"{entry['error_percent']:.2f} %, " if "error_percent" in entry else ""
+            parts.append(f"{name} {error}loss {entry['loss']:.4g}")
+    return Text("; ".join(parts))
+
+
+def _count(shape: Iterable[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total

@@ -1,47 +1,95 @@
-"""A run in the terminal: a live bar, a line for each epoch, and a summary at the end."""
+"""A run in the terminal: a live bar, a line for each epoch, a summary; or JSON, a line an event."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
+from rich.text import Text
 
-from veloflow.core import EpochDone, Message
+from veloflow.core import EpochDone, Events, Message, Progress, Settings, Workflow
+from veloflow.views.report import summary_tables
+from veloflow.views.times import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from types import TracebackType
 
-    from veloflow.runtime.result import Result
-    from veloflow.runtime.session import Session
+__all__ = ["ProgressBars", "TerminalView", "Watched", "epoch_line"]
 
-__all__ = ["TerminalView"]
+_CLASSES = ("train", "validation", "test")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class _Recorded(Protocol):
+    def as_json(self) -> Mapping[str, Any]: ...
+
+
+class Watched(Protocol):
+    """What a view must know of a run; ``veloflow.runtime.Session`` has it."""
+
+    @property
+    def workflow(self) -> Workflow:
+        """The workflow that runs."""
+
+    @property
+    def events(self) -> Events:
+        """Where its units publish."""
+
+    @property
+    def definition(self) -> _Named:
+        """Its definition."""
+
+    @property
+    def device(self) -> _Named:
+        """Where it runs."""
+
+    @property
+    def settings(self) -> Settings:
+        """Seed and the like."""
 
 
 class TerminalView:
-    """Shows a run. A context manager; :meth:`watch` is given to ``veloflow.run``.
+    """Shows a run. A context manager, which leaves the terminal as it was whatever happens::
+
+        with TerminalView() as view:
+            view.finish(veloflow.run("digits_mlp", watch=view.watch))
 
     On a terminal a bar shows how far the epoch is; elsewhere there are plain lines only.
 
     Args:
-        as_json: one JSON object a line instead.
+        as_json: print a JSON object a line for each event instead: ``{"event": "start" | "message"
+            | "epoch" | "result" | "failed", …}``. What is not finite is null.
         quiet: show nothing.
         console: where to write.
+        clock: returns seconds.
     """
 
     def __init__(
-        self, *, as_json: bool = False, quiet: bool = False, console: Console | None = None
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._as_json = as_json
         self._quiet = quiet
-        self._console = console or Console(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._started = time.perf_counter()
+        self._console = console or Console(highlight=False)
+        self._clock = clock
+        self._last = clock()
+        self._bars: ProgressBars | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -52,106 +100,160 @@ class TerminalView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stop_bars()
+        if error is not None and self._as_json and not self._quiet:
+            self._say_json("failed", error=type(error).__name__, text=str(error))
 
-    def watch(self, session: Session) -> None:
-        """Subscribe to the events of a session that is about to run."""
+    # -- what a run calls ---------------------------------------------------------------------
+
+    def watch(self, session: Watched) -> None:
+        """Follow a run that is about to start."""
         session.events.subscribe(EpochDone, self._on_epoch)
-        session.events.subscribe(Message, lambda event: self._say("message", text=event.text))
-        self._say(
-            "start",
-            workflow=session.definition.name,
-            device=session.device.name,
-            seed=session.settings.seed,
-        )
-        if self._console.is_terminal and not self._as_json and not self._quiet:
-            self._bar = _SessionBar(session, self._console)
-            self._bar.start()
-
-    def finish(self, result: Result) -> None:
-        """Show the summary of a result."""
-        if self._bar is not None:
-            self._bar.stop()
+        session.events.subscribe(Message, self._on_message)
+        self._last = self._clock()
+        if self._quiet:
+            return
+        name, device = session.definition.name, session.device.name
+        seed = session.settings.seed
         if self._as_json:
-            self._say("result", **result.as_json())
-        elif not self._quiet:
-            self._console.print(summary_table(result))
+            self._say_json("start", workflow=name, device=device, seed=seed)
+            return
+        self._say(Text.assemble((name, "bold"), f" on {device}, seed {seed}"))
+        if self._console.is_terminal:
+            self._bars = ProgressBars(session.workflow, self._console, self._clock)
+            self._bars.start()
+
+    def finish(self, result: _Recorded) -> None:
+        """Show what a run came to."""
+        self._stop_bars()
+        if self._quiet:
+            return
+        record = result.as_json()
+        if self._as_json:
+            self._say_json("result", **record)
+        else:
+            self._console.print(Group(*summary_tables(record)))
+
+    # -- events -------------------------------------------------------------------------------
 
     def _on_epoch(self, event: EpochDone) -> None:
-        self._say("epoch", record=dict(event.record), improved=event.improved)
-
-    def _say(self, event: str, **values: Any) -> None:
+        now = self._clock()
+        seconds, self._last = now - self._last, now
         if self._quiet:
             return
         if self._as_json:
-            self._console.print(
-                json.dumps({"event": event, **values}, default=str), markup=False, soft_wrap=True
-            )
-        elif event == "epoch":
-            text = epoch_line(values["record"], improved=values["improved"])
-            self._console.print(f"{text}  {time.perf_counter() - self._started:7.2f} s")
-        elif event == "start":
-            self._console.print(
-                f"{values['workflow']} on {values['device']}, seed {values['seed']}"
-            )
+            record = dict(event.record)
+            self._say_json("epoch", record=record, improved=event.improved, seconds=seconds)
         else:
-            self._console.print(values["text"], markup=False)
+            self._say(epoch_line(event.record, improved=event.improved, seconds=seconds))
+
+    def _on_message(self, event: Message) -> None:
+        if self._quiet:
+            return
+        if self._as_json:
+            self._say_json("message", text=event.text)
+        else:
+            self._say(Text(event.text, "dim"))
+
+    def _say(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
+
+    def _say_json(self, event: str, **values: object) -> None:
+        line = json.dumps(_finite({"event": event, **values}), default=str, allow_nan=False)
+        self._console.out(line, highlight=False)
+
+    def _stop_bars(self) -> None:
+        if self._bars is not None:
+            bars, self._bars = self._bars, None
+            bars.stop()
 
 
-class _SessionBar(Progress):
-    """The bar of an epoch: asks the units how far they are, ten times a second."""
+class ProgressBars:
+    """A bar for each unit that tells its progress, drawn ten times a second by rich's thread.
 
-    def __init__(self, session: Session, console: Console) -> None:
-        super().__init__(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            console=console,
-            transient=True,
+    A unit whose ``progress()`` fails is not asked again, and the failure is shown.
+
+    Args:
+        workflow: whose units are asked.
+        console: a terminal.
+        clock: returns seconds.
+    """
+
+    def __init__(
+        self, workflow: Workflow, console: Console, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._workflow = workflow
+        self._clock = clock
+        self._started = clock()
+        self._failed: dict[str, str] = {}
+        self._spinner = Spinner("dots", "preparing")
+        self._live = Live(
+            console=console, refresh_per_second=10, transient=True, get_renderable=self._draw
         )
-        self._units = list(session.workflow)
-        self._shown = self.add_task("starting", total=1)
 
-    def get_renderables(self) -> Any:
-        """Bring the bar up to date before each drawing."""
-        for unit in getattr(self, "_units", ()):
-            found = unit.progress()
-            if found is not None and found.total:
-                self.update(
-                    self._shown,
-                    description=found.text,
-                    completed=found.done,
-                    total=found.total,
-                )
-                break
-        return super().get_renderables()
+    def start(self) -> None:
+        """Begin to draw."""
+        self._live.start()
+
+    def stop(self) -> None:
+        """Take the bars off the terminal."""
+        self._live.stop()
+
+    def _draw(self) -> RenderableType:
+        found = [one for one in self._ask() if one.total > 0]
+        failures = [
+            Text(f"the progress of unit {path!r} cannot be shown: {why}", "yellow")
+            for path, why in self._failed.items()
+        ]
+        if not found:
+            return Group(*failures, self._spinner)
+        rows = Table.grid(padding=(0, 2))
+        seconds = f"{self._clock() - self._started:.0f} s"
+        for one in found:
+            bar = ProgressBar(one.total, min(one.done, one.total), width=32)
+            rows.add_row(one.text, bar, f"{one.done:,}/{one.total:,}", seconds)
+            seconds = ""
+        return Group(*failures, rows)
+
+    def _ask(self) -> list[Progress]:
+        found = []
+        for unit in tuple(self._workflow.all_units()):
+            if unit.path in self._failed:
+                continue
+            try:
+                progress = unit.progress()
+            except Exception as error:  # this thread only shows; the run itself goes on
+                self._failed[unit.path] = f"{type(error).__name__}: {error}"
+            else:
+                found += [progress] if progress is not None else []
+        return found
 
 
-def epoch_line(record: Mapping[str, Any], *, improved: bool) -> str:
-    """Return an epoch's record as a line."""
-    parts = [f"epoch {record['epoch']:4d}"]
-    for name in ("train", "validation", "test"):
+def epoch_line(record: Mapping[str, Any], *, improved: bool, seconds: float) -> Text:
+    """Return an epoch's record as a line: the error and loss of each class, the time, if best."""
+    line = Text(f"epoch {record['epoch']:4d}")
+    deciding = next((name for name in ("validation", "train", "test") if name in record), "")
+    for name in _CLASSES:
         entry = record.get(name)
         if entry is None:
             continue
-        text = f"{name} loss {entry['loss']:.4f}"
+        style = "bold green" if improved and name == deciding else ""
+        line.append(f"  {name} ", "dim")
         if "error_percent" in entry:
-            text = f"{name} {entry['error_percent']:6.2f} % loss {entry['loss']:.4f}"
-        parts.append(text)
-    return "  ".join(parts) + ("  *" if improved else "   ")
+            line.append(f"{entry['error_percent']:6.2f} %", style)
+            line.append(" loss ", "dim").append(f"{entry['loss']:<6.4g}")
+        else:
+            line.append("loss ", "dim").append(f"{entry['loss']:<10.6g}", style)
+    line.append(f"  {duration(seconds):>7}")
+    return line.append("  best", "green") if improved else line
 
 
-def summary_table(result: Result) -> Table:
-    """Return what a run came to, and its five slowest units."""
-    table = Table(title=f"{result.workflow} on {result.device}", show_header=False)
-    for name, value in result.best.items():
-        text = f"{value:.3f}" if isinstance(value, float) else str(value)
-        table.add_row(f"best {name.replace('_', ' ')}", text)
-    table.add_row("seconds", f"{result.seconds:.3f}")
-    total = sum(result.unit_seconds.values()) or 1.0
-    slowest = sorted(result.unit_seconds.items(), key=lambda item: -item[1])[:5]
-    for path, seconds in slowest:
-        table.add_row(f"unit {path}", f"{seconds:.3f} s  {100 * seconds / total:4.1f} %")
-    table.add_row("parameters sha256", result.parameters_sha256[:16])
-    return table
+def _finite(value: object) -> object:
+    """Return JSON values with null where a number is not finite: JSON has no NaN."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return value

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from veloflow.errors import DataError, InputError, NotFoundError
 
-__all__ = ["read_times", "shares", "times_of"]
+__all__ = ["duration", "read_times", "shares", "times_of"]
 
 
 def times_of(result: Mapping[str, object]) -> dict[str, float]:
@@ -57,3 +57,12 @@ def shares(times: Mapping[str, float]) -> dict[str, float]:
     around = {path.rpartition("/")[0] for path in times}
     total = sum(spent for path, spent in times.items() if path not in around)
     return {path: spent / total if total else 0.0 for path, spent in times.items()}
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that fits it, with three digits: ``1.24 s``, ``90 ms``."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            number = seconds / size
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"

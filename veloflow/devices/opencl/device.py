@@ -18,6 +18,7 @@ from veloflow.devices.opencl.program import program as bind_program
 from veloflow.devices.opencl.reduce import reduce
 from veloflow.devices.opencl.softmax import softmax
 from veloflow.devices.opencl.uniform import uniform
+from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -83,6 +84,8 @@ class OpenCLDevice(Device):
     def view(self, array: Array, start: int, shape: Sequence[int]) -> Array:
         """Return an array on a part of another's memory."""
         part = Array(self, shape, array.dtype)
+        if not 0 <= start <= start + part.size <= array.size:
+            raise ShapeError(f"{part.shape} from element {start} on lies outside {array!r}")
         block = self._engine.block(array)
         part.memory = self._engine.buffers.part(block, start, part.shape, np.dtype(array.dtype))
         return part
@@ -94,7 +97,11 @@ class OpenCLDevice(Device):
 
     def write(self, array: Array, values: ArrayLike) -> None:
         """Wait and copy values in."""
-        host = np.broadcast_to(np.asarray(values), array.shape).astype(array.dtype)
+        try:
+            host = np.broadcast_to(np.asarray(values), array.shape).astype(array.dtype)
+        except ValueError:
+            shape = np.shape(values)
+            raise ShapeError(f"values of shape {shape} do not fit into {array!r}") from None
         self._engine.buffers.write(self._engine.block(array), host)
 
     def gemm(

@@ -103,7 +103,7 @@ def _with_scalars(
 ) -> Launch:
     enqueue = cl.enqueue_nd_range_kernel
     names = scalars.keys()
-    last: dict[str, float] = {}
+    last: dict[str, float] | None = None
 
     def change(given: Mapping[str, float]) -> None:
         nonlocal last
