@@ -119,16 +119,23 @@ def test_packages_add_devices(add, opencl):
         veloflow.devices.open_device("abakus")
 
 
-def test_package_that_cannot_be_loaded_says_so(add):
-    add(abacus="NoSuchThing", number="ENTRY")
-    with pytest.raises(DeviceError, match="cannot be loaded"):
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("NoSuchThing", "AttributeError"), ("raising", "OSError: no beads"), ("dict_of", "no Device")],
+)
+def test_package_that_does_not_open_says_so(opencl, add, caplog, target, reason):
+    add(abacus=target)
+    with pytest.raises(DeviceError, match=reason):
         veloflow.devices.open_device("abacus")
+    assert [info.name for info in veloflow.devices.list_devices()] == ["numpy"]
+    assert reason in caplog.text
+    abacus = veloflow.devices.examine_devices()[1]
+    assert abacus.info.name == "abacus"
+    assert reason in abacus.problems[0]
 
 
-def test_package_that_adds_no_device_says_so(add):
-    add(abacus="dict_of")
-    with pytest.raises(DeviceError, match="is a dict, which is no Device"):
-        veloflow.devices.open_device("abacus")
+def raising(name):
+    raise OSError("no beads")
 
 
 def dict_of(name):
