@@ -6,21 +6,23 @@ import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich import box
-from rich.console import Console, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from veloflow.views.times import duration, read_times, shares, times_of
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 __all__ = [
     "checkpoint_tables",
     "devices_table",
     "findings_table",
-    "print_json",
+    "json_text",
     "read_times",
     "summary_tables",
     "times_of",
@@ -91,10 +93,9 @@ def _table(*columns: str, title: str = "", numbers: Iterable[str] = ()) -> Table
     return table
 
 
-def print_json(value: object, console: Console | None = None) -> None:
-    """Print dataclasses and plain values as JSON."""
-    text = json.dumps(value, default=_plain, indent=2)
-    (console or Console()).out(text, highlight=False)
+def json_text(value: object) -> str:
+    """Return dataclasses and plain values as JSON."""
+    return json.dumps(value, default=_plain, indent=2)
 
 
 def _plain(value: object) -> object:
@@ -124,7 +125,7 @@ def summary_tables(record: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _best(best: Mapping[str, Any]) -> Text:
-    """Return the best epoch in words; its numbers are named ``CLASS_error_percent`` or ``…_loss``."""
+    """Return the best epoch in words; numbers are named ``CLASS_error_percent``, ``CLASS_loss``."""
     parts = []
     for name, value in best.items():
         if name == "epoch":

@@ -46,7 +46,7 @@ def read_times(path: Path) -> dict[str, float]:
     try:
         return times_of(record if isinstance(record, dict) else {})
     except InputError as error:
-        raise DataError(f"{path} is not a result of veloflow run --result: {error}") from error
+        raise DataError(f"{path} is no result of veloflow run --result: {error}") from error
 
 
 def shares(times: Mapping[str, float]) -> dict[str, float]:
