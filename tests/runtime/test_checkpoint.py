@@ -219,3 +219,37 @@ def test_a_real_signal_stops_cleanly_and_the_run_goes_on(
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.strip().splitlines()[-1])
     assert last["epochs"][-1]["epoch"] == reached["epoch"] + 1
+
+
+def dropping(wf: veloflow.Workflow, *, epochs: int = 4) -> None:
+    """Wire a network with dropout, momentum, and a rate that changes."""
+    from veloflow.units import DigitsLoader, Inv, dropout, softmax, standard_workflow, tanh
+
+    standard_workflow(
+        wf,
+        loader=DigitsLoader(wf, minibatch_size=60),
+        layers=[tanh(20), dropout(0.5), softmax(10)],
+        learning_rate=0.1,
+        gradient_moment=0.5,
+        policy=Inv(0.01, 0.75),
+        max_epochs=epochs,
+    )
+
+
+@pytest.mark.opencl
+@pytest.mark.parametrize("device", ["numpy", "opencl"])
+def test_dropout_momentum_and_rates_resume_to_the_same_bits(tmp_path: Path, device: str) -> None:
+    whole = veloflow.run(dropping, device=device)
+
+    def watch(session: Session) -> None:
+        def on_epoch(event: EpochDone) -> None:
+            if event.record["epoch"] == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        session.events.subscribe(EpochDone, on_epoch)
+
+    with pytest.raises(Interrupted):
+        veloflow.run(dropping, device=device, checkpoint=tmp_path, watch=watch)
+    rest = veloflow.run(dropping, device=device, checkpoint=tmp_path, resume=True)
+    assert rest.parameters_sha256 == whole.parameters_sha256
+    assert rest.epochs == whole.epochs
