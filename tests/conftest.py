@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
+
 
 def pytest_configure(config):
     """Point every cache below VELOFLOW_CACHE, which is pytest's own folder unless tox set it."""
@@ -17,3 +19,13 @@ def pytest_configure(config):
     for variable, name in (("POCL_CACHE_DIR", "pocl"), ("XDG_CACHE_HOME", "xdg")):
         (root / name).mkdir(parents=True, exist_ok=True)
         os.environ[variable] = str(root / name)
+
+
+@pytest.fixture(scope="session")
+def opencl_device():
+    """Return the first OpenCL device; PoCL is installed with veloflow, so there is one."""
+    from veloflow.devices.opencl import OpenCLDevice
+
+    device = OpenCLDevice.open("opencl")
+    yield device
+    device.close()

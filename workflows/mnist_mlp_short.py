@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from veloflow import Workflow
-from veloflow.units import IDXLoader, softmax, standard_workflow, tanh
+from veloflow.units import FanIn, IDXLoader, softmax, standard_workflow, tanh
 
 
 def build(
@@ -31,7 +31,10 @@ def build(
     standard_workflow(
         wf,
         loader=IDXLoader(wf, data, minibatch_size=minibatch),
-        layers=[tanh(hidden), softmax(10)],
+        layers=[
+            tanh(hidden, weights_filling=FanIn()),
+            softmax(10, weights_filling=FanIn()),
+        ],
         learning_rate=rate,
         gradient_moment=moment,
         weights_decay=decay,

@@ -13,13 +13,3 @@ def numpy_device():
     device = NumpyDevice()
     yield device
     device.close()
-
-
-@pytest.fixture(scope="session")
-def opencl_device():
-    """Return the first OpenCL device; PoCL is installed with veloflow, so there is one."""
-    from veloflow.devices.opencl import OpenCLDevice
-
-    device = OpenCLDevice.open("opencl")
-    yield device
-    device.close()

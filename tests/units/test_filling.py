@@ -10,6 +10,7 @@ from networks import network
 
 from veloflow.units import (
     Constant,
+    FanIn,
     Gaussian,
     Uniform,
     linear,
@@ -71,6 +72,12 @@ def test_fillings_of_weights_and_bias_may_differ():
     )
     assert np.abs(weights).max() < 0.05
     np.testing.assert_array_equal(bias, 0.25)
+
+
+def test_fan_in_is_bounded_by_the_inputs_alone():
+    weights, bias = weights_of(tanh(200, weights_filling=FanIn()))
+    assert 0.97 < np.abs(weights).max() * math.sqrt(300) < 1
+    assert not bias.any()
 
 
 def test_values_depend_on_seed_and_names():
