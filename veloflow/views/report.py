@@ -119,7 +119,7 @@ def summary_tables(record: Mapping[str, Any]) -> list[RenderableType]:
     best = _best(record["best"])
     if best:
         facts.add_row("best", best)
-    facts.add_row("time", duration(record["seconds"]))
+    facts.add_row("time", f"{duration(record['seconds'])}, start-up not counted")
     facts.add_row("sha256", f"{record['parameters_sha256'][:12]}… of the parameters")
     return ["", facts, *([_slowest(record)] if record["unit_seconds"] else [])]
 
@@ -181,34 +181,38 @@ def _size(count: float) -> str:
 
 def devices_table(reports: Iterable[_DeviceReport]) -> Table:
     """Return the devices with the results of their self-tests and measurements."""
-    table = _table(
-        *("device", "hardware", "driver", "units", "memory", "self-test", "product", "step"),
-        numbers=("units", "memory", "product", "step"),
-    )
+    columns = ("device", "hardware and driver", "cores", "memory", "self-test", "speed")
+    table = _table(*columns, numbers=("cores", "memory", "speed"))
     for report in reports:
         info = report.info
-        test = Text(
-            "; ".join(report.problems) or "passed", _STYLES["fail" if report.problems else "ok"]
-        )
-        if info.notes:
-            test.append("\n" + "; ".join(info.notes), "yellow")
-        speed, step = report.gemm_gflops, report.small_step_seconds
+        place = Text(info.hardware).append(f"\n{info.driver}", "dim")
+        test = Text("failed" if report.problems else "passed", _STYLES[_status(report)])
+        for note in (*report.problems, *info.notes):
+            place.append(f"\n{note}", "yellow")
         table.add_row(
             Text(info.name, "bold"),
-            Text(info.hardware),
-            Text(info.driver),
+            place,
             str(info.compute_units or ""),
             _size(info.memory) if info.memory else "",
             test,
-            "" if speed is None else f"{speed:.0f} GFLOP/s",
-            "" if step is None else duration(step),
+            _speed(report),
         )
     table.caption = Text(
-        "product: two 512 × 512 float32 matrices; step: training 784-100-10 on a minibatch of 100",
-        "dim",
+        "speed: the product of two 512 × 512 matrices; a step of training 784-100-10, minibatch 100"
     )
     table.caption_justify = "left"
     return table
+
+
+def _status(report: _DeviceReport) -> str:
+    return "fail" if report.problems else "ok"
+
+
+def _speed(report: _DeviceReport) -> str:
+    product, step = report.gemm_gflops, report.small_step_seconds
+    lines = [] if product is None else [f"{product:.0f} GFLOP/s"]
+    lines += [] if step is None else [duration(step)]
+    return "\n".join(lines)
 
 
 def findings_table(findings: Iterable[_Finding]) -> Table:
@@ -241,14 +245,12 @@ def checkpoint_tables(path: Path, found: Mapping[str, Any]) -> list[RenderableTy
     run.add_row("time", duration(found["seconds"]))
     if found["epochs"]:
         run.add_row("last epoch", _last_epoch(found["epochs"][-1]))
-    numbers = ("size", "minimum", "mean", "maximum")
-    parameters = _table("parameter", "shape", "dtype", *numbers, numbers=numbers)
+    numbers = ("minimum", "mean", "maximum")
+    parameters = _table("parameter", "shape", "dtype", *numbers, numbers=("shape", *numbers))
     for one in found["parameters"]:
         shape = " × ".join(str(size) for size in one["shape"])
-        values = ("" if one[name] is None else f"{one[name]:.4g}" for name in numbers[1:])
-        parameters.add_row(
-            Text(one["name"]), shape, one["dtype"], f"{_count(one['shape']):,}", *values
-        )
+        values = ("" if one[name] is None else f"{one[name]:.4g}" for name in numbers)
+        parameters.add_row(Text(one["name"]), shape, one["dtype"], *values)
     return [run, "", parameters]
 
 
@@ -260,10 +262,3 @@ def _last_epoch(record: Mapping[str, Any]) -> Text:
             error = f"{entry['error_percent']:.2f} %, " if "error_percent" in entry else ""
             parts.append(f"{name} {error}loss {entry['loss']:.4g}")
     return Text("; ".join(parts))
-
-
-def _count(shape: Iterable[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

@@ -88,7 +88,7 @@ class TerminalView:
         self._quiet = quiet
         self._console = console or Console(highlight=False)
         self._clock = clock
-        self._last = clock()
+        self._started = clock()
         self._bars: ProgressBars | None = None
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class TerminalView:
         """Follow a run that is about to start."""
         session.events.subscribe(EpochDone, self._on_epoch)
         session.events.subscribe(Message, self._on_message)
-        self._last = self._clock()
+        self._started = self._clock()
         if self._quiet:
             return
         name, device = session.definition.name, session.device.name
@@ -137,8 +137,7 @@ class TerminalView:
     # -- events -------------------------------------------------------------------------------
 
     def _on_epoch(self, event: EpochDone) -> None:
-        now = self._clock()
-        seconds, self._last = now - self._last, now
+        seconds = self._clock() - self._started
         if self._quiet:
             return
         if self._as_json:
@@ -230,7 +229,7 @@ class ProgressBars:
 
 
 def epoch_line(record: Mapping[str, Any], *, improved: bool, seconds: float) -> Text:
-    """Return an epoch's record as a line: the error and loss of each class, the time, if best."""
+    """Return an epoch's record as a line: error and loss of each class, seconds so far, if best."""
     line = Text(f"epoch {record['epoch']:4d}")
     deciding = next((name for name in ("validation", "train", "test") if name in record), "")
     for name in _CLASSES:
