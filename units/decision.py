@@ -29,7 +29,9 @@ class Decision(Unit):
 
     A run is complete when ``max_epochs`` passes are done, when there was no improvement for
     ``fail_iterations`` epochs, when nothing is wrong any more, or, in testing, after one
-    evaluation. A class without evaluated samples decides nothing.
+    evaluation. A class without evaluated samples decides nothing. As in Veles, a complete run
+    makes no further step; so without a validation set the last minibatch of all is measured and
+    not trained on, and a finished run that is given more epochs goes on without that one step.
 
     Args:
         max_epochs: how many passes of training at most; None for no limit.
