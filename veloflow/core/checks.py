@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from veloflow.core.unit import Unit
     from veloflow.core.workflow import Workflow
 
-__all__ = ["check_control", "control_order", "data_graph", "initialization_order"]
+__all__ = ["check_control", "control_order", "data_graph", "initialization_order", "listed"]
 
 
 def check_control(workflow: Workflow) -> None:
@@ -26,7 +27,7 @@ def check_control(workflow: Workflow) -> None:
     reached = {workflow.start} | nx.descendants(graph, workflow.start)
     lost = [unit for unit in graph if unit not in reached and unit is not workflow.end]
     if lost:
-        names = ", ".join(repr(unit.path) for unit in lost[:5]) + (", …" if len(lost) > 5 else "")
+        names = listed(repr(unit.path) for unit in lost)
         raise ControlError(
             f"no control link leads to {names}; link {'it' if len(lost) == 1 else 'them'} after "
             "another unit (a >> b) or take the unit out"
@@ -44,11 +45,10 @@ def _check_loops(workflow: Workflow) -> None:
     waiting = workflow.graph.subgraph([unit for unit in workflow.graph if not unit.ignores_gate])
     if nx.is_directed_acyclic_graph(waiting):
         return
-    loop = " >> ".join(before.path for before, _ in nx.find_cycle(waiting))
-    first = loop.split(" >> ", maxsplit=1)[0]
+    loop = [before.path for before, _ in nx.find_cycle(waiting)]
     raise ControlError(
-        f"the loop {loop} >> {first} has no repeater, so each of its units waits for another; "
-        "put a Repeater at its entry: start >> repeater >> … >> repeater"
+        f"the loop {listed(loop, ' >> ')} >> {loop[0]} has no repeater, so each of its units "
+        "waits for another; put a Repeater at its entry: start >> repeater >> … >> repeater"
     )
 
 
@@ -97,3 +97,9 @@ def control_order(workflow: Workflow) -> list[Unit]:
     order = [workflow.start, *(v for _, v in nx.bfs_edges(workflow.graph, workflow.start))]
     reached = set(order)
     return order + [unit for unit in workflow if unit not in reached]
+
+
+def listed(names: Iterable[str], sign: str = ", ", *, most: int = 5) -> str:
+    """Return the names joined by ``sign``, the first ones when there are many."""
+    every = list(names)
+    return sign.join([*every[:most], "…"] if len(every) > most else every)

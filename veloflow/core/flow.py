@@ -1,9 +1,11 @@
 """The run loop: the graph compiled to steps, and control moving from step to step.
 
-Rules, which are those of Veles: a unit runs when all its predecessors have fired since its last
-run (when any has, if it ignores its gate); ``gate_block`` is read when the signal arrives and
-stops it; ``gate_skip`` passes it without running. Signals are served in the order in which they
-were sent, so that a run is deterministic. Reaching the end point finishes the run.
+Rules, which are those of Veles made deterministic: a unit is sent a signal when all its
+predecessors have fired since the last one (when any has, if it ignores its gate). Signals arrive
+one at a time, in the order in which they were sent; but one at a boundary (a repeater) waits until
+no other is under way, so side branches are done before a loop comes round again, and a pause
+changes nothing in the order. When a signal arrives both gates are read: ``gate_block`` stops it,
+``gate_skip`` passes it without running the unit. Reaching the end point finishes the run.
 
 Nothing here reads a clock: one is passed in, and counts nanoseconds.
 """
@@ -17,6 +19,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, cast
 
 from veloflow.core.bools import Bool
+from veloflow.core.checks import listed
 from veloflow.core.plumbing import EndPoint
 from veloflow.errors import CheckpointError, StalledError, UnitError, VeloflowError
 
@@ -46,8 +49,8 @@ class _Step:
     """A unit in the compiled plan."""
 
     __slots__ = (
-        "arrived", "block", "follower", "followers", "nanoseconds", "run", "runs", "skip",
-        "slots", "unit",
+        "arrived", "block", "follower", "followers", "nanoseconds", "rests", "run", "runs",
+        "skip", "slots", "unit",
     )  # fmt: skip
 
     def __init__(self, unit: Unit) -> None:
@@ -55,16 +58,18 @@ class _Step:
         self.run = unit.run
         self.block = unit.gate_block
         self.skip = unit.gate_skip
+        self.rests = unit.is_boundary
         self.runs = 0
         self.nanoseconds = 0
-        #: the only follower, if it needs no join: the signal goes straight there
+        #: the only follower, if it need not wait there: the signal goes straight to it
         self.follower: _Step | None = None
         self.followers: tuple[_Step, ...] = ()
         #: predecessors that must all fire, for a unit that joins; else None
-        self.slots: frozenset[_Step] | None = None
-        self.arrived: set[_Step] = set()
+        self.slots: frozenset[Unit] | None = None
+        self.arrived: set[Unit] = set()
 
 
+#: the gate of a boundary while a pause is asked for
 _CLOSED = Bool(True)
 
 
@@ -80,7 +85,8 @@ class Flow:
         self._workflow = workflow
         self._clock = clock
         self._steps: dict[Unit, _Step] = {}
-        self._queue: deque[_Step] = deque()
+        self._queue: deque[_Step] = deque()  #: signals under way
+        self._resting: deque[_Step] = deque()  #: signals at boundaries, until none is under way
         self._is_stale = False
         self._pausing = False
         self._compile()
@@ -92,27 +98,50 @@ class Flow:
         workflow, old = self._workflow, self._steps
         graph = workflow.graph
         self._steps = new = {unit: _Step(unit) for unit in graph}
+        complete = []
         for unit, step in new.items():
             before = old.get(unit)
             if before is not None:
                 step.runs, step.nanoseconds = before.runs, before.nanoseconds
+                needed = set(graph.predecessors(unit)) if before.arrived else set()
+                step.arrived = before.arrived & needed
+                if step.arrived and step.arrived == needed:  # all that it lacked was unlinked
+                    step.arrived.clear()
+                    complete.append(step)
             if not isinstance(unit, EndPoint):
                 step.followers = tuple(new[follower] for follower in graph.successors(unit))
             if graph.in_degree(unit) > 1 and not unit.ignores_gate:
-                step.slots = frozenset(new[one] for one in graph.predecessors(unit))
-                if before is not None:
-                    came = {new[one.unit] for one in before.arrived if one.unit in new}
-                    step.arrived = came & step.slots
+                step.slots = frozenset(graph.predecessors(unit))
+        has_one_boundary = sum(step.rests for step in new.values()) == 1
         for step in new.values():
             if len(step.followers) == 1 and step.followers[0].slots is None:
-                step.follower = step.followers[0]
-        self._queue = deque(new[step.unit] for step in self._queue if step.unit in new)
+                follower = step.followers[0]
+                if has_one_boundary or not follower.rests:
+                    step.follower = follower
+        kept = [new[step.unit] for step in self._signals() if step.unit in new]
+        self._put([*kept, *complete])
         self._is_stale = False
         if self._pausing:
             self.request_pause()
 
+    def _signals(self) -> list[_Step]:
+        return [*self._queue, *self._resting]
+
+    def _put(self, signals: Iterable[_Step]) -> None:
+        """Let these be all signals there are."""
+        every = list(signals)
+        self._queue.clear()
+        self._resting.clear()
+        for step in every:
+            self._send(step)
+
+    def _send(self, step: _Step) -> None:
+        (self._resting if step.rests else self._queue).append(step)
+
     def invalidate(self) -> None:
         """Take note that links or gates changed: the plan is rebuilt before the next hop."""
+        if self._is_stale:
+            return
         self._is_stale = True
         for step in self._steps.values():
             step.follower = None  # the slow path looks whether the plan is stale
@@ -120,10 +149,13 @@ class Flow:
     # -- pausing ------------------------------------------------------------------------------
 
     def request_pause(self) -> None:
-        """Let :meth:`run` return as soon as all control rests at boundaries (repeaters)."""
+        """Let :meth:`run` return as soon as all control rests at boundaries (repeaters).
+
+        May be called at any moment, from a unit, another thread or a signal handler.
+        """
         self._pausing = True
-        for unit, step in self._steps.items():
-            if unit.is_boundary:
+        for step in self._steps.values():
+            if step.rests:
                 step.block = _CLOSED
 
     def _end_pause(self) -> None:
@@ -134,9 +166,9 @@ class Flow:
     def state(self) -> dict[str, object]:
         """Return where control is, as JSON values; meant for a paused flow."""
         return {
-            "queue": [step.unit.path for step in self._queue],
+            "queue": [step.unit.path for step in self._signals()],
             "arrived": {
-                unit.path: sorted(one.unit.path for one in step.arrived)
+                unit.path: sorted(one.path for one in step.arrived)
                 for unit, step in self._steps.items()
                 if step.arrived
             },
@@ -146,17 +178,27 @@ class Flow:
         """Put control where :meth:`state` said it was.
 
         Raises:
-            CheckpointError: the state names units that this workflow does not have.
+            CheckpointError: the state names units or links that this workflow does not have.
         """
-        by_path = {unit.path: step for unit, step in self._steps.items()}
+        if self._is_stale:
+            self._compile()
+        here = {unit.path: unit for unit in self._steps}
         queue = cast("Iterable[str]", state["queue"])
         arrived = cast("Mapping[str, Iterable[str]]", state["arrived"])
         try:
-            self._queue = deque(by_path[path] for path in queue)
-            for path, came in arrived.items():
-                by_path[path].arrived = {by_path[one] for one in came}
+            steps = [self._steps[here[path]] for path in queue]
+            joins = {here[path]: {here[one] for one in came} for path, came in arrived.items()}
         except KeyError as error:
             raise CheckpointError(f"the checkpoint names a unit {error} that is not here") from None
+        for unit, came in joins.items():
+            if not came < (self._steps[unit].slots or frozenset()):
+                raise CheckpointError(
+                    f"the checkpoint says that {unit.path!r} waits after "
+                    f"{listed(one.path for one in came)}, but the links here are others"
+                )
+        self._put(steps)
+        for unit, step in self._steps.items():
+            step.arrived = joins.get(unit, set())
 
     # -- running ------------------------------------------------------------------------------
 
@@ -164,7 +206,7 @@ class Flow:
         """Put the one first signal on the start point, forgetting any other."""
         for step in self._steps.values():
             step.arrived.clear()
-        self._queue = deque([self._steps[self._workflow.start]])
+        self._put([self._steps[self._workflow.start]])
 
     def run(self) -> Outcome:
         """Move control until the end is reached or a requested pause is possible.
@@ -176,10 +218,12 @@ class Flow:
         clock = self._clock
         if self._is_stale:
             self._compile()
-        queue = self._queue
-        if not queue:
+        if self._pausing:  # asked for since the last pause
+            self.request_pause()
+        queue, resting = self._queue, self._resting
+        if not queue and not resting:
             raise StalledError(f"workflow {self._workflow.path!r} was not started")
-        step = queue.popleft()
+        step = queue.popleft() if queue else resting.popleft()
         now = clock()
         try:
             while True:
@@ -192,26 +236,30 @@ class Flow:
                         now = then
                     follower = step.follower
                     if follower is not None:
-                        if queue:
-                            queue.append(follower)
-                            step = queue.popleft()
-                        else:
+                        if not queue:
                             step = follower
-                        continue
-                    if isinstance(step.unit, EndPoint):
+                            continue
+                        (resting if follower.rests else queue).append(follower)
+                    elif isinstance(step.unit, EndPoint):
+                        self._put([])
+                        if self._pausing:
+                            self._end_pause()
                         return Outcome.FINISHED
-                    if self._is_stale:
-                        self._compile()
-                        queue = self._queue
-                    self._deliver(step.unit)
-                elif self._is_held(step):
-                    queue.append(step)
-                    if all(self._is_held(one) for one in queue):
-                        self._end_pause()
-                        return Outcome.PAUSED
-                if not queue:
+                    else:
+                        if self._is_stale:
+                            self._compile()
+                            now = clock()
+                        self._deliver(step.unit)
+                elif step.block is _CLOSED:  # and no signal is under way
+                    resting.appendleft(step)
+                    self._end_pause()
+                    return Outcome.PAUSED
+                if queue:
+                    step = queue.popleft()
+                elif resting:
+                    step = resting.popleft()
+                else:
                     raise self._stalled(step.unit)
-                step = queue.popleft()
         except VeloflowError:
             raise
         except Exception as error:
@@ -219,35 +267,30 @@ class Flow:
             raise UnitError(step.unit.path, f"{type(error).__name__}: {text}") from error
 
     def _deliver(self, unit: Unit) -> None:
-        """Send the signal of ``unit`` to its followers whose gates let it in."""
+        """Send signals to the followers of ``unit`` that wait for nothing else."""
         step = self._steps.get(unit)
         if step is None:  # it has removed itself from the workflow
             return
         for follower in step.followers:
             if follower.slots is not None:
-                follower.arrived.add(step)
+                follower.arrived.add(unit)
                 if len(follower.arrived) < len(follower.slots):
                     continue
                 follower.arrived.clear()
-            if not follower.block.value or self._is_held(follower):
-                self._queue.append(follower)
-
-    def _is_held(self, step: _Step) -> bool:
-        """Return whether only the requested pause stops a signal here."""
-        return self._pausing and step.unit.is_boundary and not step.unit.gate_block.value
+            self._send(follower)
 
     def _stalled(self, last: Unit) -> StalledError:
-        closed = [s.unit.path for s in self._steps.values() if s.block.value]
+        closed = [unit.path for unit in self._steps if unit.gate_block]
         waiting = []
-        for one in self._steps.values():
-            if one.slots is not None and one.arrived:
-                missing = ", ".join(sorted(w.unit.path for w in one.slots - one.arrived))
-                waiting.append(f"{one.unit.path} (for {missing})")
-        story = f"closed by gate_block: {', '.join(closed) or 'none'}"
+        for unit, step in self._steps.items():
+            if step.slots is not None and step.arrived:
+                missing = sorted(one.path for one in step.slots - step.arrived)
+                waiting.append(f"{unit.path} (for {listed(missing)})")
+        story = f"closed by gate_block: {listed(closed) or 'none'}"
         if waiting:
-            story += f"; waiting: {', '.join(waiting)}"
+            story += f"; waiting: {listed(waiting)}"
         return StalledError(
-            f"control stopped after unit {last.path!r} and the end was not reached; {story}"
+            f"control stopped at unit {last.path!r} and the end was not reached; {story}"
         )
 
     def times(self) -> dict[str, UnitTime]:
