@@ -85,7 +85,10 @@ class _Drawing:
             one: Arrangement(one) for one in self._units if isinstance(one, Workflow)
         }
         self.dot = graphviz.Digraph(
-            workflow.name, graph_attr=theme.GRAPH, node_attr=theme.NODE, edge_attr=theme.EDGE
+            theme.printable(workflow.name),
+            graph_attr=theme.GRAPH,
+            node_attr=theme.NODE,
+            edge_attr=theme.EDGE,
         )
         self._add_legend()
         self._add_level(self.dot, workflow)
@@ -161,7 +164,7 @@ class _Drawing:
             look["fillcolor"] = theme.heat(self._shares.get(unit.path, 0.0), self._largest)
         lines = [f"<B>{theme.escape(unit.name)}</B>", *self._small_lines(unit)]
         look["label"] = theme.unit_label(lines)
-        look["tooltip"] = graphviz.escape(_description(unit))
+        look["tooltip"] = theme.tooltip(_description(unit))
         return look
 
     def _cluster_look(self, workflow: Workflow) -> dict[str, str]:
@@ -175,7 +178,7 @@ class _Drawing:
             "color": kind.line,
             "fontsize": theme.NODE["fontsize"],
             "margin": "14",
-            "tooltip": graphviz.escape(_description(workflow)),
+            "tooltip": theme.tooltip(_description(workflow)),
         }
 
     def _small_lines(self, unit: Unit) -> Iterator[str]:
@@ -211,7 +214,7 @@ class _Drawing:
             color=theme.CONTROL,
             penwidth="1.5",
             weight="1" if is_upward else "4",
-            tooltip=graphviz.escape(f"{before.path} → {after.path}"),
+            tooltip=theme.tooltip(f"{before.path} → {after.path}"),
         )
 
     def _add_data_links(self) -> None:
@@ -232,8 +235,8 @@ class _Drawing:
             lines = shown if rest <= 1 else [*shown[:NAMES_SHOWN], f"and {rest} more"]
             look["label"] = theme.edge_label(lines)
         texts = (a if a == b else f"{a} as {b}" for a, b in names)
-        story = "\n".join([f"{source.path} → {reader.path}:", *texts])
-        look["tooltip"] = look["labeltooltip"] = graphviz.escape(story)
+        tooltip = theme.tooltip(f"{source.path} → {reader.path}:", *texts)
+        look["tooltip"] = look["labeltooltip"] = tooltip
         above, below = self._rows(source, reader)
         if above == below:
             look["constraint"] = "false"

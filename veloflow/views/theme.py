@@ -7,6 +7,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import graphviz
+
 if TYPE_CHECKING:
     from veloflow.core import Unit
 
@@ -28,6 +30,8 @@ __all__ = [
     "heat",
     "kind_of",
     "legend",
+    "printable",
+    "tooltip",
     "unit_label",
 ]
 
@@ -111,9 +115,19 @@ def _mix(one: str, other: str, part: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in pairs)
 
 
+def printable(text: str) -> str:
+    """Return text with a box for what cannot be printed, and must not be in SVG."""
+    return "".join(c if c.isprintable() else "\N{WHITE SQUARE}" for c in text)
+
+
 def escape(text: str) -> str:
-    """Return text for use inside an HTML-like label; what cannot be printed becomes a box."""
-    return html.escape("".join(c if c.isprintable() else "\N{WHITE SQUARE}" for c in text))
+    """Return text for use inside an HTML-like label."""
+    return html.escape(printable(text))
+
+
+def tooltip(*lines: str) -> str:
+    """Return lines for use as a tooltip."""
+    return str(graphviz.escape("\n".join(printable(line) for line in lines)))
 
 
 def unit_label(lines: Iterable[str], align: str = "CENTER") -> str:
