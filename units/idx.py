@@ -6,7 +6,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
 
 import numpy as np
 
@@ -44,23 +44,38 @@ def read_idx(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise DataError(f"no data file {path}; {_CURE}")
     try:
-        content = gzip.decompress(path.read_bytes()) if _is_gzip(path) else path.read_bytes()
+        with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
+            return _read(path, cast("BinaryIO", file))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); get it again") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES:
+
+
+def _read(path: Path, file: BinaryIO) -> NDArray[Any]:
+    head = file.read(4)
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _DTYPES:
         raise DataError(f"{path} is no IDX file; get it again")
-    dtype, rank = np.dtype(_DTYPES[content[2]]), content[3]
-    start = 4 + 4 * rank
-    if len(content) < start:
+    dtype, rank = np.dtype(_DTYPES[head[2]]), head[3]
+    sizes = file.read(4 * rank)
+    if len(sizes) < 4 * rank:
         raise DataError(f"{path} is cut short in its header; get it again")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, 4))
-    if len(content) != start + math.prod(shape) * dtype.itemsize:
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    promised = math.prod(shape) * dtype.itemsize
+    content = _read_at_most(file, promised + 1)  # however much a gzip would unfold to
+    if len(content) != promised:
+        more = "more than that" if len(content) > promised else f"{len(content)}"
         raise DataError(
-            f"{path} holds {len(content) - start} bytes of data, and its header promises "
-            f"{math.prod(shape) * dtype.itemsize} {shape}; get it again"
+            f"{path}: its header promises {promised} bytes of data {shape}, and it holds {more}; "
+            "get it again"
         )
-    values = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return values.astype(dtype.newbyteorder("="))
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _read_at_most(file: BinaryIO, limit: int) -> bytes:
+    parts = []
+    while limit > 0 and (part := file.read(min(limit, 1 << 20))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
 
 
 def _is_gzip(path: Path) -> bool:
