@@ -1,4 +1,4 @@
-"""Kernels that crash, hang, do not compile or compute nonsense cost one operation, never the run."""
+"""Kernels that crash, hang, do not compile or compute nonsense cost one operation, not the run."""
 
 from __future__ import annotations
 
