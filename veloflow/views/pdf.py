@@ -131,7 +131,7 @@ class _Pen:
 
     def text(self, operation: Operation) -> None:
         """Add a line of text."""
-        text = operation["text"]
+        text = operation["text"].replace("\\\\", "\\")  # the layout doubles it
         x, y = operation["pt"]
         x -= {"l": 0.0, "c": 0.5, "r": 1.0}[operation["align"]] * operation["width"]
         font = "/F2" if self._bold else "/F1"
