@@ -95,8 +95,8 @@ class Flow:
 
     def _compile(self) -> None:
         """(Re)build the steps from the graph, keeping times, arrivals and pending signals."""
-        workflow, old = self._workflow, self._steps
-        graph = workflow.graph
+        self._workflow.settle()
+        graph, old = self._workflow.graph, self._steps
         self._steps = new = {unit: _Step(unit) for unit in graph}
         complete = []
         for unit, step in new.items():
@@ -145,6 +145,24 @@ class Flow:
         self._is_stale = True
         for step in self._steps.values():
             step.follower = None  # the slow path looks whether the plan is stale
+
+    def replace(self, old: Unit, new: Unit) -> None:
+        """Let ``new`` take over the signals, arrivals and times of ``old``."""
+        self.invalidate()
+        step = self._steps.get(old)
+        if step is not None:
+            step.unit = new
+            others = {unit: one for unit, one in self._steps.items() if unit not in (old, new)}
+            self._steps = {**others, new: step}
+            self.reroute(old, new, others)
+
+    def reroute(self, old: Unit, new: Unit, joins: Iterable[Unit]) -> None:
+        """Let what came to these joins from ``old`` have come from ``new``."""
+        for unit in joins:
+            step = self._steps.get(unit)
+            if step is not None and old in step.arrived:
+                step.arrived.remove(old)
+                step.arrived.add(new)
 
     # -- pausing ------------------------------------------------------------------------------
 

@@ -73,6 +73,8 @@ class Input(Generic[T]):
     """
 
     def __init__(self, shape: str = "", *, dtype: str = "", optional: bool = False) -> None:
+        if sum(map(_is_many, shape.split())) > 1:
+            raise ValueError(f"more than one of the words in {shape!r} stands for many sizes")
         self.shape = shape
         self.dtype = dtype
         self.optional = optional
@@ -140,6 +142,10 @@ def check_inputs(unit: Unit) -> None:
             )
 
 
+def _is_many(word: str) -> bool:
+    return word == "..." or word.startswith("*")
+
+
 def match_shape(
     spec: str, shape: tuple[int, ...], dims: Dims, origin: dict[str, str], where: str
 ) -> str:
@@ -147,7 +153,7 @@ def match_shape(
     words = spec.split()
     if not words or words == ["..."]:
         return ""
-    many = [n for n, word in enumerate(words) if word == "..." or word.startswith("*")]
+    many = [n for n, word in enumerate(words) if _is_many(word)]
     head = many[0] if many else len(words)
     tail = len(words) - head - 1 if many else 0
     if len(shape) < head + tail or (not many and len(shape) != head):

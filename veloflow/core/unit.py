@@ -151,11 +151,7 @@ class Unit(ABC):
 
     def insert_after(self, unit: Unit) -> Self:
         """Put this unit between ``unit`` and everything that runs after it."""
-        following = self.workflow.successors(unit)
-        unit.unlink_after()
-        self.link_from(unit)
-        for successor in following:
-            successor.link_from(self)
+        self.workflow.insert(self, after=unit)
         return self
 
     # -- gates --------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import ClassVar, Self, TypeVar, cast
 
 import networkx as nx
 
-from veloflow.core.checks import check_control, initialization_order
+from veloflow.core.checks import check_control, initialization_order, listed
 from veloflow.core.flow import Flow, Outcome, UnitTime
 from veloflow.core.inputs import DataLink, check_inputs
 from veloflow.core.plumbing import EndPoint, StartPoint
@@ -47,6 +47,8 @@ class Workflow(Unit):
         self.clock: Callable[[], int] = _no_clock
         self._allocators: list[Callable[[], None]] = []
         self._is_prepared = False
+        self._came: list[Unit] = []  # since then, and not initialized yet
+        self._left: list[Unit] = []  # since then, and not closed yet
         if workflow is None:
             self.data_links: dict[str, DataLink] = {}
             self.dims = {}
@@ -69,32 +71,70 @@ class Workflow(Unit):
         """Whether no workflow is around this one."""
         return self._workflow is None
 
+    @property
+    def root(self) -> Workflow:
+        """The outermost of the workflows around this one, or this one itself."""
+        return cast("Workflow", _outermost(self))
+
     def add(self, unit: Unit, *, exact: bool) -> None:
         """Take ``unit`` in under its name, numbered when taken unless the name is ``exact``."""
         name = unit.name
+        if "/" in name:
+            raise GraphError(f"a unit cannot be named {name!r}: '/' stands between nested names")
         while unit.name in self._units:
             if exact:
-                raise GraphError(f"workflow {self.path!r} has a unit named {name!r} already")
+                raise GraphError(
+                    f"workflow {self.path!r} has a unit named {name!r} already; give another name"
+                )
             self._numbers[name] = number = self._numbers.get(name, 1) + 1
             unit.name = f"{name}_{number}"
         unit._workflow = self
         self._units[unit.name] = unit
         self.graph.add_node(unit)
+        if self._is_prepared:
+            self._came.append(unit)
         self.changed()
 
     def remove(self, unit: Unit) -> None:
-        """Take ``unit`` out, with its control links; nothing may be linked to its data."""
-        readers = [
-            reader.path
-            for reader in self
-            if reader is not unit and any(x.source is unit for x in reader.data_links.values())
-        ]
+        """Take ``unit`` out, with its control links.
+
+        Raises:
+            LinkError: another unit is linked to its data.
+            ControlError: it is the start, the end, or no unit of this workflow.
+        """
+        self._require_leaving(unit)
+        readers = [reader.path for reader, _, _ in self._readers(unit)]
         if readers:
-            raise LinkError(f"unit {unit.path!r} still gives data to {', '.join(readers)}")
+            raise LinkError(f"unit {unit.path!r} still gives data to {listed(readers)}")
         self.graph.remove_node(unit)
         del self._units[unit.name]
         unit._workflow = None
+        if unit in self._came:
+            self._came.remove(unit)
+        elif self._is_prepared:
+            self._left.append(unit)
         self.changed()
+
+    def _require(self, *units: Unit) -> None:
+        for unit in units:
+            if unit not in self.graph:
+                raise ControlError(f"{unit.path!r} is not a unit of workflow {self.path!r}")
+
+    def _require_leaving(self, unit: Unit) -> None:
+        self._require(unit)
+        if unit in (self.start, self.end):
+            raise ControlError(f"unit {unit.path!r} cannot leave: a workflow keeps start and end")
+
+    def _readers(self, unit: Unit) -> list[tuple[Unit, str, DataLink]]:
+        """Return who reads data of ``unit``, or of a unit nested in it: reader, input, link."""
+        inside = {unit, *(unit.all_units() if isinstance(unit, Workflow) else ())}
+        return [
+            (reader, name, link)
+            for reader in self.root.all_units()
+            if reader not in inside
+            for name, link in reader.data_links.items()
+            if link.source in inside
+        ]
 
     def __getitem__(self, name: str) -> Unit:
         if name not in self._units:
@@ -123,27 +163,42 @@ class Workflow(Unit):
         """Put ``new`` in the place of ``old``: control links, gates and data links.
 
         What read an attribute of ``old`` reads that of ``new``; the inputs of ``new`` that are
-        not linked yet get the links of ``old``. ``old`` leaves the workflow.
+        not linked yet get the links of ``old``. ``old`` leaves the workflow. A running workflow
+        goes on with ``new``, also when ``old`` is the unit that runs; but a reader that has bound
+        its device operations keeps what it has bound.
+
+        Raises:
+            ControlError: ``old`` is the start or the end, or one of them is of another workflow.
+            LinkError: a unit reads from inside of ``old``, a nested workflow.
         """
-        for before in self.predecessors(old):
-            self.link(before, new)
-        for after in self.successors(old):
-            self.link(new, after)
+        self._require(new)
+        self._require_leaving(old)
+        readers = self._readers(old)
+        inner = [reader.path for reader, _, link in readers if link.source is not old]
+        if inner:
+            raise LinkError(f"units inside {old.path!r} still give data to {listed(inner)}")
+        if self._flow is not None:
+            self._flow.replace(old, new)
+        self._replace_links(old, new)
         new.gate_block, new.gate_skip = old.gate_block, old.gate_skip
         for name, link in old.data_links.items():
             if name in new.inputs():
                 new.data_links.setdefault(name, link)
-        for unit in self:
-            for name, link in unit.data_links.items():
-                if link.source is old:
-                    unit.data_links[name] = DataLink(new, link.attribute)
         old.data_links.clear()
+        for reader, name, link in self._readers(old):  # with new, if old read its own data
+            reader.data_links[name] = DataLink(new, link.attribute)
         self.remove(old)
-        if self._is_prepared:
-            self._initialize_units([new])
-            self._allocate()
-            with _naming(new):
-                new.prepare()
+
+    def _replace_links(self, old: Unit, new: Unit) -> None:
+        """Give ``new`` the control links of ``old``, each in its place among those beside it."""
+        following = [unit for unit in self.successors(old) if unit not in (old, new)]
+        for before in self.predecessors(old):
+            if before in (old, new):
+                continue
+            others = self.successors(before)
+            self.graph.remove_edges_from([(before, unit) for unit in others])
+            self.graph.add_edges_from((before, new if unit is old else unit) for unit in others)
+        self.graph.add_edges_from((new, unit) for unit in following)
 
     # -- control links ------------------------------------------------------------------------
 
@@ -159,8 +214,23 @@ class Workflow(Unit):
                     f"cannot link {before.path!r} to {after.path!r}: "
                     f"{unit.path!r} is not a unit of workflow {self.path!r}"
                 )
+        if before is self.end:
+            raise ControlError(
+                f"cannot link {before.path!r} to {after.path!r}: nothing runs after the end; "
+                "link it after a unit that runs before the end"
+            )
         self.graph.add_edge(before, after)
         self.changed()
+
+    def insert(self, unit: Unit, *, after: Unit) -> None:
+        """Put ``unit`` between ``after`` and all that runs after it."""
+        following = [one for one in self.successors(after) if one is not unit]
+        self.link(after, unit)
+        for one in following:
+            self.unlink(after, one)
+            self.link(unit, one)
+        if self._flow is not None:
+            self._flow.reroute(after, unit, following)
 
     def unlink(self, before: Unit, after: Unit) -> None:
         """Remove a control link.
@@ -175,10 +245,12 @@ class Workflow(Unit):
 
     def predecessors(self, unit: Unit) -> list[Unit]:
         """Return the units linked to ``unit`` by control, in order of linking."""
+        self._require(unit)
         return list(self.graph.predecessors(unit))
 
     def successors(self, unit: Unit) -> list[Unit]:
         """Return the units that run after ``unit``, in order of linking."""
+        self._require(unit)
         return list(self.graph.successors(unit))
 
     def changed(self) -> None:
@@ -228,10 +300,10 @@ class Workflow(Unit):
             if link is None:
                 if not declared.optional:
                     declared.__get__(unit, type(unit))  # raises the LinkError with the cure
-            elif link.source._workflow is None and link.source is not unit:
+            elif _outermost(link.source) is not self.root:
                 raise LinkError(
-                    f"unit {unit.path!r}: input {name!r} is linked to {link.source.name!r}, "
-                    "which is not part of a workflow any more"
+                    f"unit {unit.path!r}: input {name!r} is linked to {link.source.path!r}, "
+                    "which is not part of this workflow; link it to a unit that is"
                 )
 
     def set_up(self) -> None:
@@ -247,10 +319,7 @@ class Workflow(Unit):
         return self
 
     def _allocate(self) -> None:
-        root = self
-        while root._workflow is not None:
-            root = root._workflow
-        for allocate in root._allocators:
+        for allocate in self.root._allocators:
             allocate()
 
     def initialize(self) -> None:
@@ -265,23 +334,36 @@ class Workflow(Unit):
 
     def prepare(self) -> None:
         """Let all units bind their device operations."""
-        for unit in initialization_order(self):
+        self._prepare_units(initialization_order(self))
+        self._is_prepared = True
+
+    def _prepare_units(self, units: list[Unit]) -> None:
+        for unit in units:
             with _naming(unit):
                 unit.prepare()
-        self._is_prepared = True
+
+    def settle(self) -> None:
+        """Initialize and prepare the units that came while running; close those that left.
+
+        The flow calls it before the next unit runs.
+        """
+        came, self._came = set(self._came), []
+        if came:
+            units = [unit for unit in initialization_order(self) if unit in came]
+            self._initialize_units(units)
+            self._allocate()
+            self._prepare_units(units)
+        while self._left:
+            unit = self._left.pop(0)
+            with _naming(unit):
+                unit.close()
 
     @property
     def flow(self) -> Flow:
         """The compiled run loop of this workflow."""
         if self._flow is None:
-            self._flow = Flow(self, self._find_clock())
+            self._flow = Flow(self, self.root.clock)
         return self._flow
-
-    def _find_clock(self) -> Callable[[], int]:
-        workflow = self
-        while workflow._workflow is not None:
-            workflow = workflow._workflow
-        return workflow.clock
 
     def run(self) -> None:
         """Run once from start to end, without pausing."""
@@ -292,9 +374,10 @@ class Workflow(Unit):
     def close(self) -> None:
         """Close all units, the last first; the first error is raised when all are closed."""
         errors: list[Exception] = []
-        for unit in reversed(list(self)):
+        for unit in [*reversed(list(self)), *self._left]:
             try:
-                unit.close()
+                with _naming(unit):
+                    unit.close()
             except Exception as error:
                 errors.append(error)
         if errors:
@@ -314,6 +397,12 @@ class Workflow(Unit):
             if isinstance(unit, Workflow):
                 times.update(unit.times())
         return times
+
+
+def _outermost(unit: Unit) -> Unit:
+    while unit._workflow is not None:
+        unit = unit._workflow
+    return unit
 
 
 class _naming:  # noqa: N801 - used as a statement
