@@ -124,3 +124,13 @@ __all__ = [
     "standard_workflow",
     "tanh",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Find a unit that another package adds through the entry-point group ``veloflow.units``."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="veloflow.units", name=name):
+        found: object = entry.load()
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
