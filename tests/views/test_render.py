@@ -15,12 +15,14 @@ import pytest
 from pictures import Part, nested, training
 from PIL import Image
 
+from checkout import ROOT
 from veloflow.core import Workflow
 from veloflow.errors import InputError, RunError, StorageError
 from veloflow.views import render
 from veloflow.views.graph import draw, svg_text
 from veloflow.views.notebook import install
 from veloflow.views.pdf import pdf_of_layout
+from veloflow.workflows import digits_mlp
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -46,6 +48,18 @@ def test_svg_has_every_unit_and_link(network, tmp_path, no_dot):
     links = len(network.graph.edges) + 9  # pairs of units with data links
     assert kinds.count("node") == len(network)
     assert kinds.count("edge") == links
+
+
+def test_svg_names_fonts_of_the_same_widths(network):
+    texts = ElementTree.fromstring(svg_text(network)).iter(SVG + "text")
+    assert {text.get("font-family").split(",")[1] for text in texts} == {"Arial"}
+
+
+def test_picture_in_the_documentation_is_of_the_present_definition():
+    wf = Workflow(name="digits_mlp")
+    digits_mlp.build(wf)
+    root = ElementTree.parse(ROOT / "docs" / "images" / "digits_mlp.svg").getroot()
+    assert set(root.itertext()) == set(ElementTree.fromstring(svg_text(wf)).itertext())
 
 
 def test_png_is_a_picture_of_some_size(network, tmp_path, no_dot):

@@ -20,6 +20,8 @@ SUFFIXES = (".svg", ".png", ".pdf", ".dot", ".gv")
 _EMBEDDED = "graphviz-pure"
 #: seconds; a graph of 1,000 units takes about one
 _TIME_LIMIT = 300.0
+#: what SVG shows texts in: fonts of the widths that the layout has counted on come first
+_FONTS = (b"Helvetica,sans-Serif", b"Helvetica,Arial,Liberation Sans,Arimo,sans-serif")
 #: twice the size of SVG; and at most 30,000 pixels either way, which few programs can open more of
 _PNG = ("-Gdpi=144", "-Gsize=208,208")
 _CURE = f"pip install {_EMBEDDED}, or install Graphviz with the packages of your system"
@@ -54,11 +56,10 @@ def render(source: str, kind: str) -> bytes:
     if kind in ("dot", "gv"):
         return source.encode()
     system = shutil.which("dot")
-    if system is not None:
-        return _lay_out(system, source, kind)
-    if kind == "pdf":
+    if kind == "pdf" and system is None:
         return pdf_of_layout(_lay_out(_embedded(), source, "json"))
-    return _lay_out(_embedded(), source, kind)
+    drawn = _lay_out(system or _embedded(), source, kind)
+    return drawn.replace(*_FONTS) if kind == "svg" else drawn
 
 
 def _embedded() -> str:
