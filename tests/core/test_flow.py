@@ -99,6 +99,16 @@ def test_a_side_branch_is_done_before_the_loop_comes_round(wf):
     assert play(wf) == "a b x y z a b x y z"
 
 
+def test_a_side_branch_that_is_longer_than_the_rest_of_the_loop(wf):
+    a, b, x, y, z = cast(wf, "a b x y z")
+    repeater = Repeater(wf)
+    chain(wf.start, repeater, a, b, repeater)
+    chain(a, x, y, z, wf.end)
+    wf.end.gate_block = True
+    after(z, 2, lambda: wf.end.gate_block.set(False))
+    assert play(wf) == "a b x y z a b x y z"
+
+
 def test_two_loops_take_turns(wf):
     """One rests at its repeater while the other goes round."""
     left, right = Loop(wf, "L"), Loop(wf, "R")

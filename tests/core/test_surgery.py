@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from actors import Actor, Loop, after, cast, chain, play, played, stage
 
@@ -421,6 +423,13 @@ def test_changing_for_a_unit_that_the_plan_knows_already(joined):
     assert play(joined) == "a b c spare"
 
 
+def test_the_unit_that_runs_takes_the_place_of_the_next(wf):
+    after(wf["a"], 1, lambda: wf.change_unit(wf["b"], wf["a"]))
+    assert play(wf) == "a c"
+    wf.run()
+    assert played(wf) == "a c"
+
+
 def test_changing_the_repeater_of_a_running_loop():
     wf = stage()
     loop, a = Loop(wf, "loop"), Actor(wf, "a")
@@ -508,17 +517,32 @@ def test_units_that_come_together_are_initialized_in_the_order_of_their_data(liv
         value = Input[int]()
 
     def act() -> None:
-        reader, source = Reading(living, "reader"), Living(living, "source")
-        source.value = 1
-        reader.link_data(source, "value")
-        reader.insert_after(living["a"])
-        source.insert_after(living["a"])
+        units = [Reading(living, f"x{number}") for number in range(5)]
+        for reader, source in itertools.pairwise(units):
+            reader.link_data(source, value="runs")
+        units[-1].link_data(living["b"], value="runs")
+        for unit in reversed(units):
+            unit.insert_after(living["a"])
 
     after(living["a"], 1, act)
     play(living)
     diary = living.find_service(list)
-    assert diary.index("initialize source") < diary.index("initialize reader")
-    assert diary.index("initialize reader") < diary.index("prepare source")
+    order = [f"x{number}" for number in (4, 3, 2, 1, 0)]
+    assert [line for line in diary if "initialize x" in line] == [f"initialize {x}" for x in order]
+    assert diary.index("initialize x0") < diary.index("prepare x4")
+
+
+def test_the_time_that_a_new_unit_takes_to_come_is_not_that_of_the_next(living):
+    now = [0]
+    living.clock = lambda: now[0]
+
+    class Slow(Living):
+        def initialize(self) -> None:
+            now[0] += 10**9
+
+    after(living["a"], 1, lambda: Slow(living, "x").insert_after(living["a"]))
+    play(living)
+    assert sum(time.seconds for time in living.times().values()) == 0
 
 
 def test_a_unit_that_leaves_is_closed_once_when_it_has_run(living):

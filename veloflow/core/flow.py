@@ -152,7 +152,7 @@ class Flow:
         step = self._steps.get(old)
         if step is not None:
             step.unit = new
-            others = {unit: one for unit, one in self._steps.items() if unit not in (old, new)}
+            others = {unit: one for unit, one in self._steps.items() if unit is not old}
             self._steps = {**others, new: step}
             self.reroute(old, new, others)
 

@@ -109,9 +109,7 @@ class Workflow(Unit):
         self.graph.remove_node(unit)
         del self._units[unit.name]
         unit._workflow = None
-        if unit in self._came:
-            self._came.remove(unit)
-        elif self._is_prepared:
+        if self._is_prepared and unit not in self._came:
             self._left.append(unit)
         self.changed()
 
