@@ -22,6 +22,7 @@ __all__ = [
     "FromSlave",
     "GiveBack",
     "Hello",
+    "Introduce",
     "Job",
     "LeaseId",
     "Pause",
@@ -95,6 +96,9 @@ class Hello(_Record, frozen=True):
         name: what the slave calls itself, for people.
         device: the device's name; ``hardware`` the processor's own.
         host, pid: where it runs.
+        memory: the id of the machine's shared memory if the slave can reach it, or ''. A master
+            that can reach the same one moves parameters and updates through it.
+        capacity: how many jobs it takes at once: one to compute, the others in advance.
         former: the id it had before it lost the master, or ''.
     """
 
@@ -105,6 +109,8 @@ class Hello(_Record, frozen=True):
     hardware: Name
     host: Name
     pid: Count
+    memory: Name = ""
+    capacity: Annotated[int, Meta(ge=1, le=64)] = 2
     former: Name = ""
 
 
@@ -114,7 +120,7 @@ class Update(_Record, frozen=True):
     Attributes:
         lease: the attempt that it answers.
         data: what each unit says, by unit path.
-        frames: the arrays that follow.
+        frames: the arrays that follow; named ``unit path:name``, or ``gradients``.
         seconds: how long it computed.
         parameters: the version of the parameters that it was computed with.
     """
@@ -127,14 +133,26 @@ class Update(_Record, frozen=True):
 
 
 class Beat(_Record, frozen=True):
-    """A sign of life. ``progress`` counts steps of the computing thread: it proves advance."""
+    """A sign of life, sent from outside the computing thread over a connection of its own.
 
+    The master answers with the same message, so that the slave knows that it is heard.
+
+    Attributes:
+        slave: the id that the master gave.
+        progress: counts steps of the computing thread: it proves that the work advances.
+        memory: resident bytes.
+    """
+
+    slave: Name
     progress: Count
     memory: Count = 0
 
 
 class GiveBack(_Record, frozen=True):
-    """A slave returns a lease that it has not begun."""
+    """A slave returns a lease that it has not begun: it leaves, or the lease was cancelled.
+
+    A slave answers each lease exactly once, by Update, Failure or GiveBack.
+    """
 
     lease: LeaseId
 
@@ -154,6 +172,10 @@ class Bye(_Record, frozen=True):
 
 
 # -- from the master --------------------------------------------------------------------------
+
+
+class Introduce(_Record, frozen=True):
+    """The master does not know who speaks, for it has started anew: say hello again."""
 
 
 class Welcome(_Record, frozen=True):
@@ -183,8 +205,9 @@ class Job(_Record, frozen=True):
         lease: the attempt; the update names it.
         piece: the identity of the work.
         data: what each unit says, by unit path.
-        frames: arrays that follow.
+        frames: arrays that follow; named ``unit path:name``, or ``parameters``.
         parameters: the version of the parameters to compute with.
+        slot: where in the slave's own shared memory to leave the update's arrays.
     """
 
     lease: LeaseId
@@ -192,6 +215,7 @@ class Job(_Record, frozen=True):
     data: dict[Name, Data]
     frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=4096)] = ()
     parameters: Count = 0
+    slot: Count = 0
 
 
 class Cancel(_Record, frozen=True):
@@ -215,4 +239,4 @@ class Stop(_Record, frozen=True):
 
 
 FromSlave = Hello | Update | Beat | GiveBack | Failure | Bye
-FromMaster = Welcome | Refusal | Job | Cancel | Pause | Resume | Stop
+FromMaster = Welcome | Introduce | Refusal | Job | Cancel | Beat | Pause | Resume | Stop
