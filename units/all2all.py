@@ -212,11 +212,10 @@ class GradientDescent(GradientUnit):
         self._launches = tuple(launches)
         self._prepare_updates()
 
-    def run(self) -> None:
-        """Compute the gradients and move the parameters."""
+    def backpropagate(self) -> None:
+        """Compute the gradients."""
         for launch in self._launches:
             launch()
-        self._update()
 
 
 @final

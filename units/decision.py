@@ -129,6 +129,10 @@ class Decision(Unit):
         if self.epoch_ended:
             self._end_epoch()
 
+    def run_as_slave(self) -> None:
+        """Look whether to train on what the slave has; to decide is the master's."""
+        self.gd_skip.set(self.minibatch_class != TRAIN or self._is_testing)
+
     def _end_epoch(self) -> None:
         number = self.epoch_number
         record: dict[str, Any] = {"epoch": number}

@@ -19,7 +19,17 @@ __all__ = ["DeviceUnit"]
 
 
 class DeviceUnit(Unit):
-    """A unit that works on device arrays. An outline."""
+    """A unit that works on device arrays. An outline.
+
+    In a run with slaves it works there, and the master does nothing.
+    """
+
+    def run_as_master(self) -> None:
+        """Do nothing: slaves compute."""
+
+    def run_as_slave(self) -> None:
+        """Do what a lone run does."""
+        self.run()
 
     @property
     def device(self) -> Device:

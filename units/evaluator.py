@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 import numpy as np
 
-from veloflow.core import Input
+from veloflow.core import Farm, Input, Part, Payload
 from veloflow.devices import Array
 from veloflow.devices.expressions import element, index, scalar, where
 from veloflow.errors import DataError
@@ -45,6 +46,7 @@ class Evaluator(DeviceUnit):
         self.samples = 0
         self.loss = 0.0
         self.n_err = 0
+        self._weight: int | None = None
         self._launch: Launch
 
     def initialize(self) -> None:
@@ -53,7 +55,34 @@ class Evaluator(DeviceUnit):
 
     def _scale(self) -> float:
         """Return 1 / the size of the batch that the gradient is the mean over."""
+        if self._weight is not None:
+            return 1.0 / max(self._weight, 1)
         return 1.0 / max(self.batch_size if self.has_input("batch_size") else self.samples, 1)
+
+    # -- with slaves --------------------------------------------------------------------------
+
+    def run_as_master(self) -> None:
+        """Wait for what the slaves have found."""
+        self.service(Farm).collect()
+
+    def make_job(self, part: Part) -> Payload:
+        """Return how many samples the gradient is the mean over: those of the whole minibatch."""
+        return {"weight": part.batch.weight}
+
+    def take_job(self, payload: Payload) -> None:
+        """Take the size of the whole minibatch."""
+        self._weight = cast("int", payload["weight"])
+
+    def make_update(self) -> Payload:
+        """Return the sums over this part."""
+        return {"samples": self.samples, "loss": self.loss, "n_err": self.n_err}
+
+    def apply_update(self, updates: Sequence[Payload]) -> None:
+        """Add the sums of all parts."""
+        parts = cast("Sequence[Mapping[str, Any]]", updates)
+        self.samples = sum(part["samples"] for part in parts)
+        self.loss = sum(part["loss"] for part in parts)
+        self.n_err = sum(part["n_err"] for part in parts)
 
 
 @final
@@ -117,6 +146,18 @@ class EvaluatorSoftmax(Evaluator):
             classes = outputs.shape[1]
             pairs = np.bincount(winners * classes + labels, minlength=classes * classes)
             self.confusion_matrix = pairs.reshape(classes, classes)
+
+    def make_update(self) -> Payload:
+        """Return the sums over this part, and the pairs counted."""
+        counted = {"confusion_matrix": self.confusion_matrix}
+        return {**super().make_update(), **(counted if self.compute_confusion_matrix else {})}
+
+    def apply_update(self, updates: Sequence[Payload]) -> None:
+        """Add the sums and the pairs of all parts."""
+        super().apply_update(updates)
+        if self.compute_confusion_matrix:
+            counted = [cast("NDArray[np.int64]", part["confusion_matrix"]) for part in updates]
+            self.confusion_matrix = np.sum(counted, axis=0)
 
 
 def _cross_entropy(
@@ -185,6 +226,21 @@ class EvaluatorMSE(Evaluator):
         self.metrics = (self.loss, float(errors.max()), float(errors.min()))
         if self.has_input("class_targets") and self.has_input("labels"):
             self._classify(outputs)
+
+    def make_job(self, part: Part) -> Payload:
+        """Return how many samples the gradient is the mean over: all, labelled or not."""
+        return {"weight": part.batch.size}
+
+    def make_update(self) -> Payload:
+        """Return the sums over this part, and its extremes."""
+        return {**super().make_update(), "extremes": list(self.metrics[1:])}
+
+    def apply_update(self, updates: Sequence[Payload]) -> None:
+        """Add the sums and join the extremes of all parts."""
+        super().apply_update(updates)
+        extremes = [cast("list[float]", part["extremes"]) for part in updates]
+        largest, smallest = max(high for high, _ in extremes), min(low for _, low in extremes)
+        self.metrics = (self.loss, largest, smallest)
 
     def _classify(self, outputs: NDArray[np.float64]) -> None:
         centres = np.asarray(self.class_targets.read(), np.float64)

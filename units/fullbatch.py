@@ -135,7 +135,10 @@ class FullBatchLoader(Loader):
             self.minibatch_targets = self.declare(self.max_minibatch_size, *self._targets.shape[1:])
 
     def prepare(self) -> None:
-        """Put the data set onto the device and bind the gathering."""
+        """Put the data set onto the device and bind the gathering; a master has no use for it."""
+        self._data: Array | None = None
+        if self.settings.role == "master":
+            return
         device = self.device
         self._indices: Array = device.zeros((self.max_minibatch_size,), "int32")
         self._launches: list[Launch] = []
@@ -163,6 +166,12 @@ class FullBatchLoader(Loader):
         for launch in self._launches:
             launch()
 
+    def count_labelled(self, indices: NDArray[np.int64]) -> int:
+        """Return how many of these samples are evaluated: those with a label, if there are any."""
+        if self._labels is None:
+            return len(indices)
+        return int(np.count_nonzero(self._labels[indices] >= 0))
+
     def results(self) -> Mapping[str, object]:
         """Return how many samples of each label there are."""
         if not self.label_counts:
@@ -182,7 +191,8 @@ class FullBatchLoader(Loader):
         super().restore(state)
         saved = cast("Mapping[str, object]", state["normalizer"])
         self.normalizer.restore(saved)
-        self._data.write(self.normalizer.normalize(self._raw))
+        if self._data is not None:
+            self._data.write(self.normalizer.normalize(self._raw))
 
 
 def _check(samples: Samples, path: str) -> None:

@@ -15,6 +15,7 @@ constant rate both give the same weights.)
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -218,6 +219,24 @@ class GradientUnit(Backward):
             for parameter in self.forward.parameters()
         ]
 
-    def _update(self) -> None:
+    @abstractmethod
+    def backpropagate(self) -> None:
+        """Compute the gradients of the parameters, and ``err_input`` if it is read."""
+
+    def run(self) -> None:
+        """Compute the gradients and move the parameters."""
+        self.backpropagate()
+        self.update()
+
+    def run_as_slave(self) -> None:
+        """Compute the gradients: the master moves the parameters."""
+        self.backpropagate()
+
+    def run_as_master(self) -> None:
+        """Move the parameters by the gradients that came from slaves."""
+        self.update()
+
+    def update(self) -> None:
+        """Move the parameters."""
         for update in self._updates:
             update()

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from veloflow.core import Bool, Progress
+from veloflow.core import Batch, BatchSource, Bool, Farm, Part, Payload, Progress, shard_size
 from veloflow.devices.random import generator
 from veloflow.errors import CheckpointError, DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
@@ -30,7 +32,7 @@ TEST, VALIDATION, TRAIN = 0, 1, 2
 CLASS_NAMES = ("test", "validation", "train")
 
 
-class Loader(DeviceUnit):
+class Loader(DeviceUnit, BatchSource):
     """Serves minibatches. An outline: subclasses load the data and fill a minibatch.
 
     Args:
@@ -86,6 +88,8 @@ class Loader(DeviceUnit):
         self._offset = 0  # samples of the epoch served so far, of all classes
         self._pass = 0  # number of the pass over all classes
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
+        self._outstanding: dict[int, Batch] = {}  # issued and not served, by position
+        self._again: list[Batch] = []  # to be issued first: they were outstanding at a checkpoint
 
         self.sample_shape: tuple[int, ...] = ()
 
@@ -118,28 +122,104 @@ class Loader(DeviceUnit):
         self.load()
         if sum(self.class_lengths) == 0:
             raise DataError(f"unit {self.path!r}: the data set is empty")
+        if self.settings.role == "slave":
+            self.max_minibatch_size = shard_size(self.max_minibatch_size, self.settings.shards)
+            self.minibatch_indices = np.full(self.max_minibatch_size, -1, np.int64)
         self.minibatch_data = self.declare(self.max_minibatch_size, *self.sample_shape)
         self.minibatch_labels = self.declare(self.max_minibatch_size, dtype="int32")
         self._start_pass(0)
 
     def run(self) -> None:
         """Serve the next minibatch."""
-        if self._offset >= self._ends[-1]:
-            self._start_pass(self._pass + 1)
-        kind = self._class_at(self._offset)
-        end = self._ends[kind]
-        size = min(self.max_minibatch_size, end - self._offset)
-        self.minibatch_indices[:size] = self._order[self._offset : self._offset + size]
+        self.serve(self.issue())
+        self.fill_minibatch()
+
+    def issue(self) -> Batch:
+        """Return the next minibatch of the pass, or one that is to be issued again."""
+        if self._again:
+            batch = self._again.pop(0)
+        else:
+            if self._offset >= self._ends[-1]:
+                self._start_pass(self._pass + 1)
+            end = self._ends[self._class_at(self._offset)]
+            size = min(self.max_minibatch_size, end - self._offset)
+            batch = self._batch_at(self._offset, size)
+            self._offset += size
+        self._outstanding[batch.position] = batch
+        return batch
+
+    def _batch_at(self, position: int, size: int) -> Batch:
+        samples = self._order[position : position + size].copy()
+        kind, weight = self._class_at(position), self.count_labelled(samples)
+        return Batch(kind, self._pass, position, size, weight, cast("Sequence[int]", samples))
+
+    def count_labelled(self, indices: NDArray[np.int64]) -> int:
+        """Return how many of these samples are evaluated; by default all."""
+        return len(indices)
+
+    @property
+    def has_more_of_kind(self) -> bool:
+        """Whether the next minibatch to issue is of the kind of those outstanding."""
+        if self._again or not self._outstanding:
+            return True
+        kind = next(iter(self._outstanding.values())).kind
+        return self._offset < self._ends[kind]
+
+    def serve(self, batch: Batch) -> None:
+        """Let ``batch`` be the present minibatch; the last one outstanding ends its class."""
+        del self._outstanding[batch.position]
+        self._show(batch.kind, batch.position, np.asarray(batch.samples))
+        is_last = not self._outstanding and self._offset == self._ends[batch.kind]
+        self._raise_flags(batch.kind, is_last=is_last)
+
+    def _show(self, kind: int, position: int, samples: NDArray[np.int64]) -> None:
+        size = len(samples)
+        self.minibatch_indices[:size] = samples
         self.minibatch_indices[size:] = -1
         self.minibatch_class, self.minibatch_size = kind, size
-        self.minibatch_position = self._offset
-        self._offset += size
-        self._raise_flags(kind, is_last=self._offset == end)
+        self.minibatch_position = position
+
+    # -- with slaves --------------------------------------------------------------------------
+
+    def run_as_master(self) -> None:
+        """Serve a minibatch whose samples slaves have."""
+        self.service(Farm).take_turn(self)
+
+    def make_job(self, part: Part) -> Payload:
+        """Return which samples a slave is to load, and where they stand in the epoch."""
+        batch = part.batch
+        return {
+            "kind": batch.kind,
+            "epoch": batch.epoch,
+            "position": batch.position + part.first,
+            "samples": np.asarray(batch.samples)[part.first : part.first + part.count],
+        }
+
+    def take_job(self, payload: Payload) -> None:
+        """Let the samples of the job be the present minibatch.
+
+        Raises:
+            DataError: the job is about samples that this data set does not have.
+        """
+        job = cast("Mapping[str, Any]", payload)
+        samples = np.asarray(job["samples"], np.int64)
+        if len(samples) > self.max_minibatch_size or not all(
+            0 <= sample < sum(self.class_lengths) for sample in (samples.min(), samples.max())
+        ):
+            raise DataError(
+                f"unit {self.path!r}: a job is about samples that are not here: the master has "
+                "another data set"
+            )
+        self.epoch_number = job["epoch"]
+        self._show(job["kind"], job["position"], samples)
+
+    def run_as_slave(self) -> None:
+        """Load the samples of the job."""
         self.fill_minibatch()
 
     def next_indices(self) -> NDArray[np.int64]:
         """Return the samples of the minibatch after the present one; none at the end of a pass."""
-        if self._offset >= self._ends[-1]:
+        if self._offset >= self._ends[-1] or self.settings.role == "slave":
             return np.empty(0, np.int64)
         end = self._ends[self._class_at(self._offset)]
         return self._order[self._offset : min(self._offset + self.max_minibatch_size, end)].copy()
@@ -192,6 +272,7 @@ class Loader(DeviceUnit):
             "class_lengths": list(self.class_lengths),
             "labels": [[raw, number] for raw, number in self.labels_mapping.items()],
             "order": self._order.astype(np.int32),
+            "outstanding": [[one.position, one.size] for one in self._outstanding.values()],
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -211,3 +292,4 @@ class Loader(DeviceUnit):
         self._pass, self._offset = saved["pass"], saved["offset"]
         self.epoch_number = saved["epoch_number"]
         self._order = np.asarray(saved["order"]).astype(np.int64)
+        self._again = [self._batch_at(*place) for place in saved.get("outstanding", ())]

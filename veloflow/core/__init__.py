@@ -2,29 +2,37 @@
 
 from veloflow.core.bools import Bool
 from veloflow.core.events import CheckpointWanted, EpochDone, Events, Message
+from veloflow.core.farming import Batch, BatchSource, Farm, Part, Payload, shard_size
 from veloflow.core.flow import Flow, Outcome, UnitTime
 from veloflow.core.inputs import DataLink, Input
 from veloflow.core.plumbing import EndPoint, Repeater, StartPoint
-from veloflow.core.settings import Settings
+from veloflow.core.settings import Role, Settings
 from veloflow.core.unit import Progress, Unit
 from veloflow.core.workflow import Workflow
 
 __all__ = [
+    "Batch",
+    "BatchSource",
     "Bool",
     "CheckpointWanted",
     "DataLink",
     "EndPoint",
     "EpochDone",
     "Events",
+    "Farm",
     "Flow",
     "Input",
     "Message",
     "Outcome",
+    "Part",
+    "Payload",
     "Progress",
     "Repeater",
+    "Role",
     "Settings",
     "StartPoint",
     "Unit",
     "UnitTime",
     "Workflow",
+    "shard_size",
 ]

@@ -24,6 +24,7 @@ from veloflow.core.plumbing import EndPoint
 from veloflow.errors import CheckpointError, StalledError, UnitError, VeloflowError
 
 if TYPE_CHECKING:
+    from veloflow.core.settings import Role
     from veloflow.core.unit import Unit
     from veloflow.core.workflow import Workflow
 
@@ -53,9 +54,11 @@ class _Step:
         "skip", "slots", "unit",
     )  # fmt: skip
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, role: Role) -> None:
         self.unit = unit
-        self.run = unit.run
+        self.run = {
+            "alone": unit.run, "master": unit.run_as_master, "slave": unit.run_as_slave
+        }[role]  # fmt: skip
         self.block = unit.gate_block
         self.skip = unit.gate_skip
         self.rests = unit.is_boundary
@@ -97,7 +100,7 @@ class Flow:
         """(Re)build the steps from the graph, keeping times, arrivals and pending signals."""
         self._workflow.settle()
         graph, old = self._workflow.graph, self._steps
-        self._steps = new = {unit: _Step(unit) for unit in graph}
+        self._steps = new = {unit: _Step(unit, self._workflow.root.role) for unit in graph}
         complete = []
         for unit, step in new.items():
             before = old.get(unit)
@@ -283,6 +286,24 @@ class Flow:
         except Exception as error:
             text = str(error) or "no message"
             raise UnitError(step.unit.path, f"{type(error).__name__}: {text}") from error
+
+    def run_round(self) -> Outcome:
+        """Leave the boundary where control rests, and run until it rests again or has ended.
+
+        Raises:
+            StalledError: control rests at no boundary.
+        """
+        if self._is_stale:
+            self._compile()
+        if self._queue or not self._resting:
+            raise StalledError(f"workflow {self._workflow.path!r} rests at no repeater")
+        step = self._resting.popleft()
+        if not step.skip.value:
+            step.run()
+            step.runs += 1
+        self._deliver(step.unit)
+        self.request_pause()
+        return self.run()
 
     def _deliver(self, unit: Unit) -> None:
         """Send signals to the followers of ``unit`` that wait for nothing else."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Settings"]
+__all__ = ["Role", "Settings"]
+
+#: alone computes all; a master steers and has slaves compute; a slave computes what it is told
+Role = Literal["alone", "master", "slave"]
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,12 @@ class Settings:
         seed: the root of all random numbers.
         dtype: the dtype of parameters and activations.
         testing: evaluate once, without training.
+        role: of this process in the run.
+        shards: into how many parts a minibatch is cut for slaves; 0 lets its size say.
     """
 
     seed: int = 0
     dtype: Literal["float32", "float64"] = "float32"
     testing: bool = False
+    role: Role = "alone"
+    shards: int = 1

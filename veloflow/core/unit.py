@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
@@ -13,6 +13,7 @@ from veloflow.core.inputs import DataLink, Dims, Input
 from veloflow.errors import ControlError, LinkError, nearest
 
 if TYPE_CHECKING:
+    from veloflow.core.farming import Part, Payload
     from veloflow.core.workflow import Workflow
 
 __all__ = ["Progress", "Unit"]
@@ -71,6 +72,27 @@ class Unit(ABC):
     @abstractmethod
     def run(self) -> None:
         """Do the unit's work once."""
+
+    def run_as_master(self) -> None:
+        """Do the master's part of the work. By default that is all of it: slaves only compute."""
+        self.run()
+
+    def run_as_slave(self) -> None:  # noqa: B027
+        """Do a slave's part of the work; by default nothing."""
+
+    def make_job(self, part: Part) -> Payload:
+        """On the master: return what the twin on a slave must know to work on ``part``."""
+        return {}
+
+    def take_job(self, payload: Payload) -> None:  # noqa: B027
+        """On a slave: take what :meth:`make_job` gave; :meth:`run_as_slave` comes next."""
+
+    def make_update(self) -> Payload:
+        """On a slave: return what the master must know of the work just done."""
+        return {}
+
+    def apply_update(self, updates: Sequence[Payload]) -> None:  # noqa: B027
+        """On the master: take what the twins said of all parts of a minibatch, in order."""
 
     def close(self) -> None:  # noqa: B027
         """Release threads, files and the like."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar, cast
 
 import networkx as nx
 
@@ -13,6 +13,9 @@ from veloflow.core.inputs import DataLink, check_inputs
 from veloflow.core.plumbing import EndPoint, StartPoint
 from veloflow.core.unit import Unit
 from veloflow.errors import ControlError, GraphError, LinkError, UnitError, VeloflowError, nearest
+
+if TYPE_CHECKING:
+    from veloflow.core.settings import Role
 
 __all__ = ["Workflow"]
 
@@ -45,6 +48,7 @@ class Workflow(Unit):
         self._services: dict[type[object], object] = {}
         self._flow: Flow | None = None
         self.clock: Callable[[], int] = _no_clock
+        self.role: Role = "alone"  # of a root
         self._allocators: list[Callable[[], None]] = []
         self._is_prepared = False
         self._came: list[Unit] = []  # since then, and not initialized yet
@@ -368,6 +372,10 @@ class Workflow(Unit):
         self.flow.start()
         while self.flow.run() is Outcome.PAUSED:
             pass
+
+    def run_as_slave(self) -> None:
+        """Run; each unit inside does what is a slave's part."""
+        self.run()
 
     def close(self) -> None:
         """Close all units, the last first; the first error is raised when all are closed."""
