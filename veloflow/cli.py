@@ -99,6 +99,8 @@ def main() -> None:
 @click.option("--seed", type=int, help="Root of all random numbers.  [default: 0]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]),
               help="Of parameters and activations.  [default: float32]")  # fmt: skip
+@click.option("--sharing", metavar="MODE",
+              help="How parameters are shared: sync, sync:shards=4, async.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep checkpoints in this folder.")  # fmt: skip
 @click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,

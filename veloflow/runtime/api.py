@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from veloflow.core import Message, Settings, Workflow
 from veloflow.devices import Device
+from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, OptionError
-from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint
+from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
+from veloflow.runtime.worker import Worker
+from veloflow.sharing.mode import Sharing, parse_sharing
 
 if TYPE_CHECKING:
     from veloflow.runtime.result import Result
@@ -42,6 +47,7 @@ def run(
     seed: int | None = None,
     dtype: Literal["float32", "float64"] | None = None,
     test: bool = False,
+    sharing: str | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     resume: bool | str | Path = False,
@@ -58,6 +64,7 @@ def run(
         seed: the root of all random numbers; 0 unless a checkpoint says otherwise.
         dtype: of parameters and activations; float32 unless a checkpoint says otherwise.
         test: evaluate once, without training; with a checkpoint, the best model in it.
+        sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async".
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
@@ -76,6 +83,7 @@ def run(
         seed=seed,
         dtype=dtype,
         test=test,
+        sharing=sharing,
         checkpoint=checkpoint,
         resume=resume,
         watch=watch,
@@ -95,6 +103,7 @@ def prepare(
     seed: int | None = None,
     dtype: Literal["float32", "float64"] | None = None,
     test: bool = False,
+    sharing: str | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     watch: Callable[[Session], None] | None = None,
@@ -112,31 +121,56 @@ def prepare(
             f"{source} is a checkpoint of workflow {saved.workflow!r}, not of {definition.name!r}"
         )
     given = {**(saved.options if saved else {}), **(options or {})}
+    mode = _sharing_of(sharing, saved)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
         testing=test,
+        role="alone" if mode is None else "master",
+        shards=mode.shards if mode is not None and mode.mode == "sync" else 1,
     )
-    with (
-        _opened(device) as (place, why),
-        Session(definition, given, place, settings) as session,
-    ):
+    with ExitStack() as stack:
+        place, why = stack.enter_context(_opened(device))
+        own = place if mode is None else stack.enter_context(closing(open_device("numpy")))
+        session = stack.enter_context(Session(definition, given, own, settings))
         session.store = CheckpointStore(folder) if folder and not test else None
         if watch is not None:
             watch(session)
         if why:
             session.events.publish(Message(why))
         session.set_up()
+        if mode is not None:
+            crew = stack.enter_context(_own_crew(definition, given, place, settings))
+            session.employ(crew, mode)
         if saved is not None:
             session.restore(saved)
         yield session
 
 
+def _sharing_of(given: str | None, saved: Checkpoint | None) -> Sharing | None:
+    """Return the mode of sharing that was asked for, or that a checkpoint was made with."""
+    before = saved.settings.get("sharing") if saved else None
+    text = _same("sharing", None if given is None else str(parse_sharing(given)), before, None)
+    return None if text is None else parse_sharing(text)
+
+
+@contextmanager
+def _own_crew(
+    definition: Definition, given: Mapping[str, object], device: Device, settings: Settings
+) -> Iterator[Crew]:
+    """Give a crew that is this process alone."""
+    with Session(definition, given, device, replace(settings, role="slave")) as session:
+        session.set_up()
+        crew = OwnCrew(Worker(session))
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+
 @contextmanager
 def _opened(device: str | Device) -> Iterator[tuple[Device, str]]:
     """Give the device, and why it was chosen; close it unless the caller had opened it."""
-    from veloflow.devices.selection import choose_device, open_device
-
     if isinstance(device, Device):
         yield device, ""
         return

@@ -33,7 +33,7 @@ class Done:
 
     piece: Piece
     updates: dict[str, Payload]
-    gradients: NDArray[np.generic] | None
+    gradients: NDArray[np.floating] | None
     version: int
 
 
@@ -45,8 +45,13 @@ class Crew(ABC):
     def capacity(self) -> int:
         """How many pieces it is good to have submitted at a time."""
 
+    @property
     @abstractmethod
-    def publish(self, values: NDArray[np.generic], version: int) -> None:
+    def device(self) -> str:
+        """The devices that compute, for people."""
+
+    @abstractmethod
+    def publish(self, values: NDArray[np.floating], version: int) -> None:
         """Let pieces that are submitted from now on be computed with these parameters (n,)."""
 
     @abstractmethod
@@ -86,7 +91,12 @@ class OwnCrew(Crew):
         """One: a piece is computed when it is asked for."""
         return 1
 
-    def publish(self, values: NDArray[np.generic], version: int) -> None:
+    @property
+    def device(self) -> str:
+        """The worker's device."""
+        return self._worker.device
+
+    def publish(self, values: NDArray[np.floating], version: int) -> None:
         """Take the parameters."""
         self._worker.load(values)
         self._version = version

@@ -55,7 +55,9 @@ class PieceFarm(Farm):
         """Publish the parameters if a step was taken since the last time."""
         if self._is_changed and self._parameters.values.size:
             self._version += 1
-            self.crew.publish(np.asarray(self._parameters.values.read()), self._version)
+            self.crew.publish(
+                np.asarray(self._parameters.values.read(), self._parameters.dtype), self._version
+            )
         self._is_changed = False
 
     def _submit(self, part: Part) -> int:

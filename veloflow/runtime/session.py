@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from veloflow.core import CheckpointWanted, EpochDone, Events, Message, Outcome, Settings, Workflow
+from veloflow.core import (
+    CheckpointWanted,
+    EpochDone,
+    Events,
+    Farm,
+    Message,
+    Outcome,
+    Settings,
+    Workflow,
+)
 from veloflow.core.checks import control_order
 from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import CheckpointError, Interrupted, NumericsError
 from veloflow.runtime.checkpoint import Checkpoint
+from veloflow.runtime.farms import PieceFarm, make_farm
 from veloflow.runtime.interruption import Interruption
 from veloflow.runtime.options import convert_options, options_of
 from veloflow.runtime.result import Result
@@ -22,8 +32,10 @@ from veloflow.runtime.result import Result
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from veloflow.runtime.crew import Crew
     from veloflow.runtime.definition import Definition
     from veloflow.runtime.store import CheckpointStore
+    from veloflow.sharing.mode import Sharing
 
 __all__ = ["Session", "build_workflow"]
 
@@ -67,6 +79,7 @@ class Session:
         self.settings = settings
         self.workflow, self.options = build_workflow(definition, given)
         self.workflow.clock = time.perf_counter_ns
+        self.workflow.role = settings.role
         self.events = self.workflow.find_service(Events)
         self.memory = Memory(device)
         self.parameters = Parameters(device, settings.dtype)
@@ -75,6 +88,8 @@ class Session:
         self.workflow.provide(Memory, self.memory).provide(Parameters, self.parameters)
         self.workflow.add_allocator(self.memory.allocate).add_allocator(self.parameters.allocate)
         self.store: CheckpointStore | None = None
+        self.sharing: Sharing | None = None
+        self.farm: PieceFarm | None = None
         self._is_finished = False
         self._is_restored = False
         self._is_improved = False
@@ -104,6 +119,12 @@ class Session:
             InputError: a unit was given something wrong, such as a missing data file.
         """
         self.workflow.set_up()
+
+    def employ(self, crew: Crew, sharing: Sharing) -> None:
+        """Have ``crew`` compute what is a slave's part; the session is a master's, set up."""
+        self.sharing = sharing
+        self.farm = make_farm(sharing, self.workflow, self.parameters, crew)
+        self.workflow.provide(Farm, self.farm)
 
     def run(self, *, checkpoint_every: float = 60.0) -> Result:
         """Run to the end.
@@ -195,11 +216,13 @@ class Session:
 
     def _result(self) -> Result:
         found: dict[str, Any] = dict(self.workflow.results())
+        if self.farm is not None:
+            found.update({"sharing": str(self.sharing), **self.farm.results()})
         return Result(
             workflow=self.definition.name,
             options=self._json_options(),
             seed=self.settings.seed,
-            device=self.device.name,
+            device=self.device.name if self.farm is None else self.farm.crew.device,
             epochs=found.pop("epochs", []),
             best=found.pop("best", {}),
             unit_seconds=self._unit_seconds(),
@@ -215,7 +238,11 @@ class Session:
         return Checkpoint(
             workflow=self.definition.name,
             options=self._json_options(),
-            settings={"seed": self.settings.seed, "dtype": self.settings.dtype},
+            settings={
+                "seed": self.settings.seed,
+                "dtype": self.settings.dtype,
+                "sharing": None if self.sharing is None else str(self.sharing),
+            },
             flow=self.workflow.flow.state(),
             units={path: state for path, state in states.items() if state},
             parameters=self.parameters.save(),

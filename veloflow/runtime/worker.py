@@ -31,6 +31,7 @@ class Worker:
     """
 
     def __init__(self, session: Session) -> None:
+        self.device = session.device.name
         self._parameters = session.parameters
         self._flow = session.workflow.flow
         self._units = {unit.path: unit for unit in session.workflow.all_units()}
@@ -40,12 +41,12 @@ class Worker:
         self._is_started = False
         self.steps = 0  #: jobs done, which a heartbeat tells
 
-    def load(self, values: NDArray[np.generic]) -> None:
+    def load(self, values: NDArray[np.floating]) -> None:
         """Take these parameters: the flat vector (n,)."""
         self._parameters.values.write(values)
 
     @property
-    def gradients(self) -> NDArray[np.generic]:
+    def gradients(self) -> NDArray[np.floating]:
         """The flat gradient (n,) of the last job, a view until the next one."""
         return np.asarray(self._parameters.gradients.read())
 
