@@ -76,6 +76,11 @@ class Ledger:
         return len(self._waiting)
 
     @property
+    def first_waiting(self) -> int:
+        """The number of the piece that is leased next; call it when one waits."""
+        return self._waiting[0]
+
+    @property
     def open(self) -> Iterator[Entry]:
         """The pieces that are not done."""
         return (entry for entry in self._entries.values() if not entry.is_done)

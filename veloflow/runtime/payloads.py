@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from veloflow.core import Payload
 from veloflow.errors import InputError
 from veloflow.protocol.messages import Data, FrameHeader
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from veloflow.core import Payload
 
 __all__ = ["Packed", "header_of", "pack", "unpack", "view"]
 

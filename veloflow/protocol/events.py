@@ -1,0 +1,210 @@
+"""What goes into the pure machines of master and slave, and what comes out.
+
+An event and the time go in, a list of actions comes out; whoever holds sockets and clocks does
+what the actions say, in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from veloflow.protocol.messages import (
+        Failure,
+        FromMaster,
+        FromSlave,
+        LeaseId,
+        Piece,
+        Update,
+    )
+
+__all__ = [
+    "Action", "Apply", "Computed", "Event", "Exit", "Failed", "Garbage", "GiveUp", "Grant",
+    "Heard", "Lost", "PauseAsked", "PutOut", "Rejected", "ResumeAsked", "Said", "Say", "Send",
+    "SlaveAction", "SlaveEvent", "StopAsked", "Tell", "TermAsked", "Tick", "WorkAdded",
+]  # fmt: skip
+
+# -- into the master ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A client said something. Beats come over a connection of their own and name their slave."""
+
+    client: bytes
+    message: FromSlave
+    is_local: bool = False  #: whether the master started it itself and may kill it
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A client is gone for sure: its process ended, or its connection broke."""
+
+    client: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """A client sent what is no message."""
+
+    client: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkAdded:
+    """There are new pieces, to be leased in this order."""
+
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The content of an update was looked at, and it is not to be applied.
+
+    ``is_lie``: it has not even the right form, so the slave is wrong. Otherwise the numbers are
+    not finite, which may be the workflow's own fault: another slave is asked.
+    """
+
+    client: bytes
+    lease: LeaseId
+    reason: str
+    is_lie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    """Give no work for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    """Give work again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """The run is over."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed; everything that had arrived was handled before."""
+
+
+Event = Heard | Lost | Garbage | WorkAdded | Rejected | PauseAsked | ResumeAsked | StopAsked | Tick
+
+# -- out of the master ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a client."""
+
+    client: bytes
+    message: FromMaster
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Send a job for this lease; whoever sends it adds what the units say."""
+
+    client: bytes
+    lease: LeaseId
+    piece: Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """This result is the one that counts for its piece."""
+
+    client: bytes
+    slave: str
+    piece: Piece
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class PutOut:
+    """Have no more to do with this client; kill its process if ``kill``."""
+
+    client: bytes
+    slave: str
+    reason: str
+    kill: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The piece failed wherever it was tried: the run fails."""
+
+    piece: Piece
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A line for the user."""
+
+    level: str  #: "info" or "warning"
+    text: str
+
+
+Action = Send | Grant | Apply | PutOut | GiveUp | Say
+
+# -- into the slave -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The master said something."""
+
+    message: FromMaster
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The job is done."""
+
+    update: Update
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A unit raised while the job was computed."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class TermAsked:
+    """The slave is to leave when its present job is done."""
+
+    reason: str = "asked to leave"
+
+
+SlaveEvent = Said | Computed | Failed | TermAsked | Tick
+
+# -- out of the slave -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send a message to the master."""
+
+    message: FromSlave
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Leave, with this exit code."""
+
+    code: int
+    reason: str = field(default="")
+
+
+SlaveAction = Tell | Exit | Say
