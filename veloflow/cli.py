@@ -101,6 +101,12 @@ def main() -> None:
               help="Of parameters and activations.  [default: float32]")  # fmt: skip
 @click.option("--sharing", metavar="MODE",
               help="How parameters are shared: sync, sync:shards=4, async.")  # fmt: skip
+@click.option("--slaves", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Compute in N local slave processes.")  # fmt: skip
+@click.option("--listen", multiple=True, metavar="ADDRESS",
+              help="Let more slaves join at tcp://HOST:PORT; may be given again.")  # fmt: skip
+@click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
+              help="Scales every wait for slaves.  [default: 1]")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep checkpoints in this folder.")  # fmt: skip
 @click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,
@@ -154,6 +160,35 @@ def run(
 
     with TerminalView(as_json=as_json, quiet=quiet) as view:
         view.finish(run_workflow(workflow, options=options, watch=view.watch, **settings))
+
+
+@main.command()
+@click.argument("address")
+@click.option("--device", "-d", default="auto", show_default=True,
+              help="numpy, opencl, opencl:P:D, or auto.")  # fmt: skip
+@click.option("--name", default="", help="What to call this slave.  [default: the host's name]")
+@click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
+              help="Scales every wait for the master.  [default: 1]")  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@_debug_option
+def slave(address: str, device: str, name: str, patience: float, quiet: bool) -> None:
+    """Compute for the master at ADDRESS until its run is over.
+
+    SIGTERM or Ctrl-C: the slave ends its job and leaves. It has to have the same version of
+    veloflow and the same definition as the master.
+
+    \b
+    Examples:
+      veloflow run mnist_mlp --listen tcp://127.0.0.1:5555
+      veloflow slave tcp://127.0.0.1:5555
+    """
+    from veloflow.runtime.slave import join
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(text)
+
+    join(address, device, name=name, patience=patience, say=say)
 
 
 def _listing() -> str:

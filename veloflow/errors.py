@@ -17,7 +17,9 @@ VeloflowError
 │   ├── UnitError              a unit raised; names the unit and keeps the cause
 │   ├── StalledError           control stopped before the end was reached
 │   ├── NumericsError          NaN or infinity; names the first unit that had it
-│   └── KernelError            a device could not compile or launch a kernel
+│   ├── KernelError            a device could not compile or launch a kernel
+│   └── ClusterError           slaves: none could be started, or this one was refused
+├── WireError                  what came over a connection is no message; never leaves the runtime
 └── Interrupted                Ctrl-C or SIGTERM: exit code 130, after a checkpoint
 """
 
@@ -28,6 +30,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "ControlError",
     "DataError",
     "DefinitionError",
@@ -46,6 +49,7 @@ __all__ = [
     "StorageError",
     "UnitError",
     "VeloflowError",
+    "WireError",
     "nearest",
 ]
 
@@ -128,6 +132,14 @@ class NumericsError(RunError):
 
 class KernelError(RunError):
     """A device could not compile or launch a kernel."""
+
+
+class ClusterError(RunError):
+    """Slaves: none could be started, or this one was refused."""
+
+
+class WireError(VeloflowError):
+    """What came over a connection is no message; never leaves the runtime."""
 
 
 class Interrupted(VeloflowError):  # noqa: N818 - it is an event, not a fault

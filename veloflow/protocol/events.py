@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Action", "Apply", "Computed", "Event", "Exit", "Failed", "Garbage", "GiveUp", "Grant",
+    "Action", "Apply", "Away", "Computed", "Event", "Exit", "Failed", "Garbage", "GiveUp", "Grant",
     "Heard", "Lost", "PauseAsked", "PutOut", "Rejected", "ResumeAsked", "Said", "Say", "Send",
-    "SlaveAction", "SlaveEvent", "StopAsked", "Tell", "TermAsked", "Tick", "WorkAdded",
+    "Skipped", "SlaveAction", "SlaveEvent", "StopAsked", "Tell", "TermAsked", "Tick", "WorkAdded",
 ]  # fmt: skip
 
 # -- into the master ------------------------------------------------------------------------------
@@ -92,11 +92,27 @@ class StopAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """Nobody listened for a while; what has arrived meanwhile is not handled yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; everything that had arrived was handled before."""
 
 
-Event = Heard | Lost | Garbage | WorkAdded | Rejected | PauseAsked | ResumeAsked | StopAsked | Tick
+Event = (
+    Heard
+    | Lost
+    | Garbage
+    | WorkAdded
+    | Rejected
+    | PauseAsked
+    | ResumeAsked
+    | StopAsked
+    | Away
+    | Tick
+)
 
 # -- out of the master ----------------------------------------------------------------------------
 
@@ -181,13 +197,20 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """The job cannot be computed any more: its parameters are gone, so others were quicker."""
+
+    lease: LeaseId
+
+
+@dataclass(frozen=True, slots=True)
 class TermAsked:
     """The slave is to leave when its present job is done."""
 
     reason: str = "asked to leave"
 
 
-SlaveEvent = Said | Computed | Failed | TermAsked | Tick
+SlaveEvent = Said | Computed | Failed | Skipped | TermAsked | Tick
 
 # -- out of the slave -----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import cast
 from veloflow.protocol.events import (
     Action,
     Apply,
+    Away,
     Event,
     Garbage,
     GiveUp,
@@ -102,6 +103,7 @@ class Master:
                 PauseAsked: self._on_pause,
                 ResumeAsked: self._on_resume,
                 StopAsked: self._on_stop,
+                Away: self._on_away,
                 Tick: lambda event, now: None,
             },
         )
@@ -151,8 +153,6 @@ class Master:
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """Take in an event; return what is to be done, in order."""
-        if now - self._last > self.settings.beat_every:  # nobody listened: silence proves nothing
-            self._absent_until = now + _SILENT * self.settings.beat_every
         self._last = now
         self._actions = []
         self._handlers[type(event)](event, now)
@@ -417,6 +417,10 @@ class Master:
         limit = 20 * self._pace.limit(next(iter(slave.owed.values())))
         since = max(slave.started, slave.progressed)
         return now - since >= max(_STUCK * self.settings.patience, limit)
+
+    def _on_away(self, event: Away, now: float) -> None:
+        """Silence proves nothing while nobody listened."""
+        self._absent_until = now + _SILENT * self.settings.beat_every
 
     # -- work ---------------------------------------------------------------------------------
 

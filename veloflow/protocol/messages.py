@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 __all__ = [
     "PROTOCOL",
+    "Ask",
     "Beat",
     "Bye",
     "Cancel",
@@ -27,6 +28,7 @@ __all__ = [
     "LeaseId",
     "Pause",
     "Piece",
+    "Plan",
     "Refusal",
     "Resume",
     "Stop",
@@ -87,6 +89,12 @@ class FrameHeader(_Record, frozen=True):
 # -- from a slave -----------------------------------------------------------------------------
 
 
+class Ask(_Record, frozen=True):
+    """A slave asks what is run, before it says hello; see :class:`Plan`."""
+
+    protocol: Count
+
+
 class Hello(_Record, frozen=True):
     """A slave asks to be taken in.
 
@@ -96,8 +104,8 @@ class Hello(_Record, frozen=True):
         name: what the slave calls itself, for people.
         device: the device's name; ``hardware`` the processor's own.
         host, pid: where it runs.
-        memory: the id of the machine's shared memory if the slave can reach it, or ''. A master
-            that can reach the same one moves parameters and updates through it.
+        memory: the name of the slave's file in the run's folder of shared memory, if it can reach
+            that folder: then no parameters and no gradients go over the socket; or ''.
         capacity: how many jobs it takes at once: one to compute, the others in advance.
         former: the id it had before it lost the master, or ''.
     """
@@ -174,6 +182,31 @@ class Bye(_Record, frozen=True):
 # -- from the master --------------------------------------------------------------------------
 
 
+class Plan(_Record, frozen=True):
+    """What is run: the answer to :class:`Ask`. The slave has the definition itself, by its name.
+
+    Attributes:
+        workflow: the name of the definition, or the path of its file.
+        options: its options, as JSON values.
+        settings: seed, dtype, testing, shards, and the mode of sharing.
+        checksum: of the definition's code, options and settings, and of the version of veloflow.
+        folder: the run's folder of shared memory on the master's machine; ``token`` is in it, so
+            that a slave can tell whether it is on the same machine.
+        token: see ``folder``.
+        parameters: how many numbers the flat vector of parameters has.
+        source: the text of the definition, where the master sends it.
+    """
+
+    workflow: Name
+    options: dict[str, object]
+    settings: dict[str, object]
+    checksum: Name
+    folder: Annotated[str, Meta(max_length=4000)]
+    token: Name
+    parameters: Count
+    source: Annotated[str, Meta(max_length=1_000_000)] = ""
+
+
 class Introduce(_Record, frozen=True):
     """The master does not know who speaks, for it has started anew: say hello again."""
 
@@ -238,5 +271,5 @@ class Stop(_Record, frozen=True):
     reason: Text
 
 
-FromSlave = Hello | Update | Beat | GiveBack | Failure | Bye
-FromMaster = Welcome | Introduce | Refusal | Job | Cancel | Beat | Pause | Resume | Stop
+FromSlave = Ask | Hello | Update | Beat | GiveBack | Failure | Bye
+FromMaster = Plan | Welcome | Introduce | Refusal | Job | Cancel | Beat | Pause | Resume | Stop

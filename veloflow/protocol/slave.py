@@ -14,6 +14,7 @@ from veloflow.protocol.events import (
     Failed,
     Said,
     Say,
+    Skipped,
     SlaveAction,
     SlaveEvent,
     Tell,
@@ -151,6 +152,8 @@ class Slave:
             return self._on_answer(Tell(event.update))
         if isinstance(event, Failed):
             return self._on_answer(Tell(event.failure))
+        if isinstance(event, Skipped):
+            return self._on_answer(Tell(GiveBack(event.lease)))
         if isinstance(event, TermAsked):
             return self._on_term(event)
         return self._on_tick(now)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from veloflow.core import Message, Settings, Workflow
+from veloflow.core import Message, Settings, Unit, Workflow
 from veloflow.devices import Device
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, OptionError
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from veloflow.runtime.cluster import Cluster, ClusterSettings
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
+from veloflow.runtime.plan import checksum, name_of, settings_of
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.worker import Worker
@@ -48,6 +50,9 @@ def run(
     dtype: Literal["float32", "float64"] | None = None,
     test: bool = False,
     sharing: str | None = None,
+    slaves: int = 0,
+    listen: Sequence[str] = (),
+    patience: float = 1.0,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     resume: bool | str | Path = False,
@@ -65,6 +70,9 @@ def run(
         dtype: of parameters and activations; float32 unless a checkpoint says otherwise.
         test: evaluate once, without training; with a checkpoint, the best model in it.
         sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async".
+        slaves: how many local slave processes compute.
+        listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
+        patience: scales every wait for slaves.
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
@@ -84,6 +92,9 @@ def run(
         dtype=dtype,
         test=test,
         sharing=sharing,
+        slaves=slaves,
+        listen=listen,
+        patience=patience,
         checkpoint=checkpoint,
         resume=resume,
         watch=watch,
@@ -104,6 +115,9 @@ def prepare(
     dtype: Literal["float32", "float64"] | None = None,
     test: bool = False,
     sharing: str | None = None,
+    slaves: int = 0,
+    listen: Sequence[str] = (),
+    patience: float = 1.0,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     watch: Callable[[Session], None] | None = None,
@@ -121,7 +135,8 @@ def prepare(
             f"{source} is a checkpoint of workflow {saved.workflow!r}, not of {definition.name!r}"
         )
     given = {**(saved.options if saved else {}), **(options or {})}
-    mode = _sharing_of(sharing, saved)
+    has_slaves = bool(slaves or listen)
+    mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
@@ -130,7 +145,9 @@ def prepare(
         shards=mode.shards if mode is not None and mode.mode == "sync" else 1,
     )
     with ExitStack() as stack:
-        place, why = stack.enter_context(_opened(device))
+        why = ""
+        if not has_slaves:
+            place, why = stack.enter_context(_opened(device))
         own = place if mode is None else stack.enter_context(closing(open_device("numpy")))
         session = stack.enter_context(Session(definition, given, own, settings))
         session.store = CheckpointStore(folder) if folder and not test else None
@@ -138,19 +155,65 @@ def prepare(
             watch(session)
         if why:
             session.events.publish(Message(why))
-        session.set_up()
-        if mode is not None:
-            crew = stack.enter_context(_own_crew(definition, given, place, settings))
-            session.employ(crew, mode)
+        if mode is not None and has_slaves:
+            wishes = ClusterSettings(
+                slaves=slaves,
+                listen=tuple(listen),
+                device=device if isinstance(device, str) else device.name,
+                patience=patience,
+                exactly=mode.mode == "sync",
+            )
+            cluster = stack.enter_context(_cluster(session, wishes))
+            session.set_up()
+            _open_cluster(cluster, session)
+            session.employ(cluster, mode)
+        else:
+            session.set_up()
+            if mode is not None:
+                crew = stack.enter_context(_own_crew(definition, given, place, settings))
+                session.employ(crew, mode)
         if saved is not None:
             session.restore(saved)
         yield session
 
 
-def _sharing_of(given: str | None, saved: Checkpoint | None) -> Sharing | None:
+@contextmanager
+def _cluster(session: Session, wishes: ClusterSettings) -> Iterator[Cluster]:
+    """Start slaves; they load what they need while the master does."""
+
+    def say(text: str) -> None:
+        session.events.publish(Message(text))
+
+    name_of(session.definition)  # raises if slaves cannot find it
+    cluster = Cluster(wishes, say=say, is_stopping=lambda: session.is_stopping)
+    with closing(cluster):
+        for address in cluster.addresses[1:]:
+            say(f"slaves join with: veloflow slave {address}")
+        yield cluster
+
+
+def _open_cluster(cluster: Cluster, session: Session) -> None:
+    """Let slaves in, once the master's session is set up."""
+    options, settings = session.json_options(), settings_of(session.settings)
+    cluster.open(
+        workflow=name_of(session.definition),
+        options=options,
+        settings=settings,
+        checksum=checksum(session.definition, options, settings),
+        size=session.parameters.gradients.size,
+        dtype=session.parameters.dtype,
+        templates={
+            unit.path: unit.make_update()
+            for unit in session.workflow.all_units()
+            if type(unit).make_update is not Unit.make_update
+        },
+    )
+
+
+def _sharing_of(given: str | None, saved: Checkpoint | None, default: str | None) -> Sharing | None:
     """Return the mode of sharing that was asked for, or that a checkpoint was made with."""
     before = saved.settings.get("sharing") if saved else None
-    text = _same("sharing", None if given is None else str(parse_sharing(given)), before, None)
+    text = _same("sharing", None if given is None else str(parse_sharing(given)), before, default)
     return None if text is None else parse_sharing(text)
 
 

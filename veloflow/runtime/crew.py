@@ -67,6 +67,10 @@ class Crew(ABC):
             Interrupted: the run is to end at once.
         """
 
+    def results(self) -> dict[str, object]:
+        """Return what the result says of the crew."""
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Let all who compute go."""

@@ -59,13 +59,15 @@ def header_of(name: str, array: NDArray[np.generic]) -> FrameHeader:
     return FrameHeader(name, array.dtype.str, array.shape)
 
 
-def view(header: FrameHeader, frame: memoryview | bytes) -> NDArray[Any]:
+def view(header: FrameHeader, frame: bytes | bytearray | memoryview) -> NDArray[Any]:
     """Return a frame as the array that its header says it is; the codec has checked the size."""
     return np.frombuffer(frame, header.dtype).reshape(header.shape)
 
 
 def unpack(
-    data: Mapping[str, Data], headers: Iterable[FrameHeader], frames: Sequence[memoryview | bytes]
+    data: Mapping[str, Data],
+    headers: Iterable[FrameHeader],
+    frames: Sequence[bytes | bytearray | memoryview],
 ) -> dict[str, dict[str, object]]:
     """Put arrays back into payloads. Frames whose names hold no ``:`` are left out."""
     payloads: dict[str, dict[str, object]] = {path: dict(own) for path, own in data.items()}

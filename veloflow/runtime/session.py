@@ -90,6 +90,7 @@ class Session:
         self.store: CheckpointStore | None = None
         self.sharing: Sharing | None = None
         self.farm: PieceFarm | None = None
+        self._interruption: Interruption | None = None
         self._is_finished = False
         self._is_restored = False
         self._is_improved = False
@@ -120,6 +121,11 @@ class Session:
         """
         self.workflow.set_up()
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the user has asked for the end."""
+        return self._interruption is not None and self._interruption.is_stopping
+
     def employ(self, crew: Crew, sharing: Sharing) -> None:
         """Have ``crew`` compute what is a slave's part; the session is a master's, set up."""
         self.sharing = sharing
@@ -146,6 +152,7 @@ class Session:
 
     def _follow(self, interruption: Interruption) -> None:
         flow = self.workflow.flow
+        self._interruption = interruption
         if not self._is_restored:
             flow.start()
         if self.store is not None:
@@ -210,17 +217,20 @@ class Session:
             for path, spent in self.workflow.times().items()
         }
 
-    def _json_options(self) -> dict[str, Any]:
+    def json_options(self) -> dict[str, Any]:
+        """Return the options with their values, as JSON values."""
         options: dict[str, Any] = msgspec.to_builtins(self.options, enc_hook=str)
         return options
 
     def _result(self) -> Result:
         found: dict[str, Any] = dict(self.workflow.results())
         if self.farm is not None:
-            found.update({"sharing": str(self.sharing), **self.farm.results()})
+            found.update(
+                {"sharing": str(self.sharing), **self.farm.results(), **self.farm.crew.results()}
+            )
         return Result(
             workflow=self.definition.name,
-            options=self._json_options(),
+            options=self.json_options(),
             seed=self.settings.seed,
             device=self.device.name if self.farm is None else self.farm.crew.device,
             epochs=found.pop("epochs", []),
@@ -237,7 +247,7 @@ class Session:
         states = {unit.path: dict(unit.state()) for unit in self.workflow.all_units()}
         return Checkpoint(
             workflow=self.definition.name,
-            options=self._json_options(),
+            options=self.json_options(),
             settings={
                 "seed": self.settings.seed,
                 "dtype": self.settings.dtype,

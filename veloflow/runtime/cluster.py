@@ -1,0 +1,548 @@
+"""A crew of slaves: the shell around the pure master. It decides nothing itself."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from veloflow.errors import (
+    ClusterError,
+    Interrupted,
+    NumericsError,
+    StorageError,
+    UnitError,
+    WireError,
+)
+from veloflow.protocol.codec import decode_from_slave, encode
+from veloflow.protocol.events import (
+    Action,
+    Apply,
+    Away,
+    Event,
+    Garbage,
+    GiveUp,
+    Grant,
+    Heard,
+    Lost,
+    PutOut,
+    Rejected,
+    Say,
+    Send,
+    StopAsked,
+    Tick,
+    WorkAdded,
+)
+from veloflow.protocol.master import Master, MasterSettings
+from veloflow.protocol.messages import (
+    PROTOCOL,
+    Ask,
+    FrameHeader,
+    Hello,
+    Job,
+    LeaseId,
+    Piece,
+    Plan,
+    Refusal,
+    Update,
+)
+from veloflow.protocol.respawn import Respawn
+from veloflow.runtime.crew import Crew, Done
+from veloflow.runtime.payloads import header_of, pack, unpack, view
+from veloflow.runtime.processes import Janitor, SlaveProcess, stop_all
+from veloflow.runtime.shared_memory import Board, Outbox, make_folder, remove_folder
+from veloflow.runtime.transport import ZmqListener
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from veloflow.core import Payload
+    from veloflow.runtime.transport import Frame, Listener, ServerKeys
+    from veloflow.runtime.worker import Jobs
+
+__all__ = ["Cluster", "ClusterSettings"]
+
+_TRAIN = 2
+#: the longest that the master looks at nothing but its sockets, in seconds
+_GLANCE = 0.25
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What the user says of slaves.
+
+    Attributes:
+        slaves: how many local ones to start.
+        listen: addresses for others, such as ``tcp://127.0.0.1:5555``.
+        device: of the local slaves, as ``--device`` has it.
+        patience: scales every wait.
+        keys: for addresses outside this machine.
+        exactly: jobs name the version of the parameters; otherwise slaves take the latest.
+        environment: more of it for local slaves.
+    """
+
+    slaves: int = 0
+    listen: tuple[str, ...] = ()
+    device: str = "auto"
+    patience: float = 1.0
+    keys: ServerKeys | None = None
+    exactly: bool = True
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class _Link:
+    """What the shell knows of a client: how its arrays travel."""
+
+    outbox: Outbox | None
+    slots: list[int]
+    version: int = 0  # of the parameters that were sent to it
+    device: str = ""
+    host: str = ""
+
+
+@dataclass
+class _Work:
+    """A piece that is not done, and what its jobs say."""
+
+    piece: Piece
+    data: dict[str, Any]
+    headers: tuple[FrameHeader, ...]
+    arrays: list[NDArray[np.generic]]
+
+
+class Cluster(Crew):
+    """Slaves and what they compute.
+
+    Local slaves are started at once, and load what they need while the master does the same;
+    :meth:`open` then lets them in.
+
+    Args:
+        settings: what the user says.
+        say: takes a line for the user.
+        is_stopping: whether the user has asked for the end.
+
+    Raises:
+        InputError: an address cannot be bound.
+        StorageError: there is no place for shared memory.
+    """
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        say: Callable[[str], None],
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._settings = settings
+        self._say = say
+        self._is_stopping = is_stopping
+        self._folder = make_folder()
+        self._token = secrets.token_hex(16)
+        (self._folder / "token").write_text(self._token)
+        self._janitor = Janitor(self._folder)
+        self._processes: dict[int, SlaveProcess] = {}  # by sentinel
+        self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
+        self._due: list[tuple[float, int]] = []  # when which local slave is to be started
+        self._is_closing = False
+        try:
+            own = f"ipc://{self._folder}/socket"
+            self._listener: Listener = ZmqListener([own, *settings.listen], settings.keys)
+        except BaseException:
+            self._janitor.close()
+            raise
+        self.addresses = self._listener.addresses
+        for number in range(settings.slaves):
+            self._start_slave(number)
+        self._links: dict[bytes, _Link] = {}
+        #: number of a piece -> client and lease -> slot
+        self._granted: dict[int, dict[tuple[bytes, LeaseId], int]] = {}
+        self._work: dict[int, _Work] = {}
+        self._ready: deque[Done] = deque()
+        self._spent: tuple[bytes, int] | None = None  # the slot of the last piece handed out
+        self._version = 0
+        self._values: NDArray[np.floating] | None = None
+        self._board: Board | None = None
+        self._templates: Mapping[str, Payload] = {}
+        self._devices: dict[str, None] = {}
+        self._away_since = time.monotonic()
+
+    def open(
+        self,
+        *,
+        workflow: str,
+        options: Mapping[str, object],
+        settings: Mapping[str, object],
+        checksum: str,
+        size: int,
+        dtype: DTypeLike,
+        templates: Mapping[str, Payload],
+    ) -> None:
+        """Let slaves in.
+
+        Args:
+            workflow, options, settings, checksum: see :class:`~veloflow.protocol.messages.Plan`.
+            size, dtype: of the flat vectors of parameters and of gradients.
+            templates: what updates look like, by unit path.
+
+        Raises:
+            StorageError: the machine has not enough shared memory.
+        """
+        self._templates = templates
+        self._size, self._dtype = size, np.dtype(dtype)
+        run = secrets.token_hex(8)
+        self._machine = Master(MasterSettings(run, checksum, self._settings.patience))
+        self._board = Board(self._folder / "board", size, dtype, create=True)
+        plain = cast("dict[str, object]", dict(options))
+        self._plan = Plan(
+            workflow, plain, dict(settings), checksum, str(self._folder), self._token, size
+        )
+
+    # -- what a farm sees ---------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        """How many pieces all slaves can hold."""
+        return max(1, self._machine.capacity)
+
+    @property
+    def device(self) -> str:
+        """The devices of all slaves that have joined."""
+        return ", ".join(self._devices) or "none"
+
+    def publish(self, values: NDArray[np.floating], version: int) -> None:
+        """Show the parameters to local slaves, and keep them for others."""
+        assert self._board is not None
+        self._board.write(version, values)
+        self._version = version
+        self._values = None
+
+    def submit(self, piece: Piece, jobs: Jobs) -> None:
+        """Put a piece into the ledger."""
+        self._work[piece.number] = _Work(piece, *pack(jobs))
+        self._handle(WorkAdded((piece,)))
+
+    def next(self) -> Done:
+        """Wait for the next piece that is done, and listen to everything meanwhile."""
+        if self._spent is not None:
+            client, slot = self._spent
+            self._spent = None
+            if client in self._links:
+                self._links[client].slots.append(slot)
+        if time.monotonic() - self._away_since > self._machine.settings.beat_every:
+            self._handle(Away())
+        while not self._ready:
+            self._pump()
+            if not self._machine.crowd.by_client and self._is_stopping():
+                raise Interrupted("interrupted while waiting for slaves; go on with --resume")
+        self._away_since = time.monotonic()
+        return self._ready.popleft()
+
+    def results(self) -> dict[str, Any]:
+        """Return what the slaves did, and what happened to them."""
+        ledger, counters = self._machine.ledger, self._machine.counters
+        return {
+            "slaves": [
+                {
+                    "slave": one.id,
+                    "name": one.hello.name,
+                    "host": one.hello.host,
+                    "device": one.hello.device,
+                    "jobs": one.jobs,
+                    "seconds": round(one.seconds, 6),
+                    "state": one.state.value,
+                }
+                for one in self._machine.crowd.by_id.values()
+            ],
+            "jobs": {
+                "accepted": ledger.accepted,
+                "late": ledger.late,
+                "returned": ledger.returned,
+                **counters,
+            },
+        }
+
+    def close(self) -> None:
+        """Tell all slaves that it is over; leave no process, socket or file behind."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        try:
+            if self._board is not None:
+                self._perform(self._machine.handle(StopAsked("the run is over"), time.monotonic()))
+            self._listener.close()
+            has_begun = self._board is not None
+            stop_all(list(self._processes.values()), grace=2.0 if has_begun else 0.0)
+        finally:
+            for link in self._links.values():
+                if link.outbox is not None:
+                    link.outbox = None
+            remove_folder(self._folder)
+            self._janitor.close()
+
+    # -- listening ----------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Handle one message; or wait for one, and see whose time has come."""
+        message = self._listener.receive()
+        if message is not None:
+            self._hear(*message)
+            return
+        now = time.monotonic()
+        times = [now + _GLANCE, *(when for when, _ in self._due)]
+        if self._machine.deadline is not None:
+            times.append(self._machine.deadline)
+        for sentinel in self._listener.wait(max(0.0, min(times) - now)):
+            self._bury(sentinel)
+        now = time.monotonic()
+        for entry in [one for one in self._due if now >= one[0]]:
+            self._due.remove(entry)
+            self._start_slave(entry[1])
+        if self._machine.deadline is not None and now >= self._machine.deadline:
+            waiting = self._listener.receive()
+            while waiting is not None and not self._ready:
+                self._hear(*waiting)
+                waiting = self._listener.receive() if not self._ready else None
+            if not self._ready:
+                self._handle(Tick())
+
+    def _hear(self, client: bytes, frames: list[Frame]) -> None:
+        try:
+            message, arrays = decode_from_slave(frames)
+        except WireError as error:
+            self._handle(Garbage(client, str(error)))
+            return
+        if isinstance(message, Ask):
+            self._answer(client, message)
+            return
+        if isinstance(message, Hello):
+            reason = self._connect(client, message)
+            if reason:
+                self._send(client, Refusal(reason))
+                return
+        done: Done | None = None
+        if isinstance(message, Update):
+            found = self._look_into(client, message, arrays)
+            if isinstance(found, Rejected):
+                self._handle(found)
+                return
+            done = found
+        is_local = any(one.identity == client for one in self._processes.values())
+        actions = self._machine.handle(Heard(client, message, is_local), time.monotonic())
+        self._perform(actions, done)
+
+    def _answer(self, client: bytes, ask: Ask) -> None:
+        if ask.protocol != PROTOCOL:
+            self._send(client, Refusal(f"it speaks protocol {ask.protocol}, not {PROTOCOL}"))
+        else:
+            self._listener.send(client, [encode(self._plan)])
+
+    def _connect(self, client: bytes, hello: Hello) -> str:
+        """Open the slave's outbox; return why it cannot be taken in, if so."""
+        outbox = None
+        slots = min(hello.capacity, self._machine.settings.prefetch) + 2
+        if hello.memory:
+            if Path(hello.memory).name != hello.memory:
+                return "its outbox is not in the run's folder"
+            try:
+                outbox = Outbox(self._folder / hello.memory, self._size, self._dtype, slots)
+            except (StorageError, OSError, ValueError) as error:
+                return f"its outbox cannot be read: {error}"
+        self._links[client] = _Link(
+            outbox, list(range(slots)), device=hello.device, host=hello.host
+        )
+        self._devices[hello.device] = None
+        return ""
+
+    # -- updates ------------------------------------------------------------------------------
+
+    def _look_into(
+        self, client: bytes, update: Update, frames: Sequence[Frame]
+    ) -> Done | Rejected | None:
+        """Look whether an update has the form that it must have, and finite numbers."""
+        slot = self._granted.get(update.lease.number, {}).get((client, update.lease))
+        work = self._work.get(update.lease.number)
+        if slot is None or work is None:
+            return None  # late, or a lie: the machine knows
+        payloads = unpack(update.data, update.frames, frames)
+        gradients: NDArray[Any] | None = None
+        if work.piece.kind == _TRAIN:
+            link = self._links[client]
+            if link.outbox is not None:
+                gradients = link.outbox[slot]
+            else:
+                gradients = next(
+                    (
+                        view(header, frame)
+                        for header, frame in zip(update.frames, frames, strict=True)
+                        if header.name == "gradients"
+                    ),
+                    None,
+                )
+            if gradients is None or gradients.shape != (self._size,):
+                return Rejected(client, update.lease, "an update without its gradients", True)
+            if gradients.dtype != self._dtype:
+                return Rejected(client, update.lease, f"gradients of {gradients.dtype}", True)
+        if work.piece.kind >= 0:
+            fault = self._fault_of(payloads)
+            if fault:
+                return Rejected(client, update.lease, fault, True)
+        is_finite = _are_finite(payloads) and (
+            gradients is None or math.isfinite(float(gradients.sum()))
+        )
+        if not is_finite and not self._machine.is_last_word(client, update.lease):
+            return Rejected(client, update.lease, "NaN or infinity in its update", False)
+        version = update.parameters
+        return Done(work.piece, cast("dict[str, Payload]", payloads), gradients, version)
+
+    def _fault_of(self, payloads: Mapping[str, Payload]) -> str:
+        """Return in what the payloads differ from what the units here would say."""
+        if payloads.keys() != self._templates.keys():
+            return f"an update of units {sorted(payloads)}"
+        for path, template in self._templates.items():
+            payload = payloads[path]
+            if payload.keys() != template.keys():
+                return f"an update of unit {path!r} with {sorted(payload)}"
+            for name, value in template.items():
+                if not _is_like(payload[name], value):
+                    return f"an update of unit {path!r} whose {name!r} is {payload[name]!r:.80}"
+        return ""
+
+    # -- doing what the machine says ----------------------------------------------------------
+
+    def _handle(self, event: Event) -> None:
+        self._perform(self._machine.handle(event, time.monotonic()))
+
+    def _perform(self, actions: list[Action], done: Done | None = None) -> None:
+        gone: list[bytes] = []
+        for action in actions:
+            if isinstance(action, Grant):
+                if not self._grant(action):
+                    gone.append(action.client)
+            elif isinstance(action, Apply):
+                assert done is not None
+                self._accept(action, done)
+            elif isinstance(action, Send):
+                self._send(action.client, action.message)
+            elif isinstance(action, Say):
+                self._say(action.text)
+            elif isinstance(action, PutOut):
+                self._put_out(action)
+            else:
+                self._give_up(action)
+        for client in dict.fromkeys(gone):
+            self._handle(Lost(client, "its connection is closed"))
+
+    def _send(self, client: bytes, message: Any) -> None:
+        self._listener.send(client, [encode(message)])
+
+    def _grant(self, grant: Grant) -> bool:
+        work, link = self._work[grant.lease.number], self._links[grant.client]
+        slot = link.slots.pop(0)
+        self._granted.setdefault(grant.lease.number, {})[grant.client, grant.lease] = slot
+        version = self._version if self._settings.exactly or link.outbox is None else 0
+        headers, arrays = work.headers, list(work.arrays)
+        if link.outbox is None and link.version != self._version and self._version:
+            values = self._board_values()
+            headers = (*headers, header_of("parameters", values))
+            arrays.append(values)
+            link.version = self._version
+        job = Job(grant.lease, grant.piece, work.data, headers, version, slot)
+        return self._listener.send(grant.client, [encode(job), *(one.data for one in arrays)])
+
+    def _board_values(self) -> NDArray[Any]:
+        """Return a copy of the parameters: ZeroMQ reads it when it likes."""
+        if self._values is None:
+            assert self._board is not None
+            values = self._board.look(self._version)
+            assert values is not None
+            self._values = values.copy()
+        return self._values
+
+    def _accept(self, apply: Apply, done: Done) -> None:
+        del self._work[apply.piece.number]
+        for (client, lease), slot in self._granted.pop(apply.piece.number).items():
+            if (client, lease) == (apply.client, apply.update.lease):
+                self._spent = (client, slot)  # it is read until the next piece is asked for
+            elif client in self._links:
+                self._links[client].slots.append(slot)
+        self._ready.append(done)
+
+    def _put_out(self, action: PutOut) -> None:
+        self._links.pop(action.client, None)
+        if action.kill:
+            for process in self._processes.values():
+                if process.identity == action.client:
+                    process.kill()
+
+    def _give_up(self, action: GiveUp) -> None:
+        failure = action.failure
+        if not failure.unit:
+            raise NumericsError(failure.reason)
+        raise UnitError(failure.unit, failure.reason)
+
+    # -- local slaves -------------------------------------------------------------------------
+
+    def _start_slave(self, number: int) -> None:
+        settings = self._settings
+        cores = max(1, (os.cpu_count() or 1) // max(1, settings.slaves))
+        arguments = [
+            self.addresses[0],
+            *("--device", settings.device),
+            *("--name", f"slave{number + 1}"),
+            *("--patience", str(settings.patience)),
+        ]
+        process = SlaveProcess.start(
+            number,
+            arguments,
+            group=self._janitor.group,
+            cores=1 if settings.exactly else cores,
+            environment=dict(settings.environment),
+        )
+        self._processes[process.sentinel] = process
+        self._listener.watch(process.sentinel)
+
+    def _bury(self, sentinel: int) -> None:
+        process = self._processes.pop(sentinel, None)
+        if process is None:
+            return
+        self._listener.unwatch(sentinel)
+        fate = process.fate()
+        was_in = process.identity in self._links
+        self._links.pop(process.identity, None)
+        self._handle(Lost(process.identity, fate))
+        if not was_in:
+            self._say(f"slave{process.number + 1} ended before it joined: {fate}")
+        process.close()
+        when = self._respawns[process.number].died(time.monotonic())
+        if when is not None:
+            self._due.append((when, process.number))
+            return
+        self._say(f"slave{process.number + 1} died too often and is not started again: {fate}")
+        if not self._processes and not self._due and not self._settings.listen:
+            raise ClusterError(f"all local slaves died, the last one so: {fate}")
+
+
+def _are_finite(payloads: Mapping[str, Payload]) -> bool:
+    numbers = (value for payload in payloads.values() for value in payload.values())
+    return all(math.isfinite(one) for one in numbers if isinstance(one, float))
+
+
+def _is_like(value: object, template: object) -> bool:
+    if isinstance(template, np.ndarray):
+        return (
+            isinstance(value, np.ndarray)
+            and value.ndim == template.ndim
+            and value.dtype.kind == template.dtype.kind
+        )
+    if isinstance(template, bool) or not isinstance(template, int | float):
+        return type(value) is type(template)
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,374 @@
+"""``veloflow slave``: the shell around the pure slave. It computes, and decides nothing itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import queue
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import veloflow
+from veloflow.devices.selection import choose_device, open_device
+from veloflow.errors import ClusterError, InputError, VeloflowError, WireError
+from veloflow.protocol.codec import decode_from_master, encode
+from veloflow.protocol.events import (
+    Computed,
+    Exit,
+    Failed,
+    Said,
+    Say,
+    Skipped,
+    SlaveAction,
+    Tell,
+    TermAsked,
+    Tick,
+)
+from veloflow.protocol.messages import (
+    PROTOCOL,
+    Ask,
+    Beat,
+    Failure,
+    FromMaster,
+    FromSlave,
+    Hello,
+    Introduce,
+    Job,
+    Plan,
+    Refusal,
+    Update,
+)
+from veloflow.protocol.slave import Slave, State
+from veloflow.runtime.payloads import header_of, pack, unpack, view
+from veloflow.runtime.plan import session_of
+from veloflow.runtime.shared_memory import Board, Outbox
+from veloflow.runtime.transport import ZmqConnection
+from veloflow.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from veloflow.devices import Device
+    from veloflow.runtime.transport import ClientKeys, Connection, Frame
+
+__all__ = ["join", "run_slave"]
+
+_CAPACITY = 2
+_GLANCE = 0.25
+
+
+def run_slave(
+    address: str,
+    device: Device,
+    *,
+    name: str = "",
+    patience: float = 1.0,
+    keys: ClientKeys | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Join the master at ``address`` and compute until the run is over.
+
+    Args:
+        address: such as ``tcp://127.0.0.1:5555``.
+        device: what to compute on.
+        name: for people.
+        patience: scales every wait.
+        keys: for CURVE.
+        say: takes a line for the user.
+
+    Raises:
+        ClusterError: the master refuses this slave, or is not heard of.
+        InputError: the address is none; or this machine has not what is run.
+    """
+    # a local slave is known by a secret name that its master gave it
+    identity = bytes.fromhex(os.environ.pop("VELOFLOW_IDENTITY", "")) or (
+        b"R" + secrets.token_bytes(15)
+    )
+    with contextlib.closing(ZmqConnection(address, identity, keys)) as connection:
+        plan = _ask(connection, patience, say)
+        session, checksum = session_of(plan, device)
+        with session:
+            session.set_up()
+            memory = _Memory(plan, session.parameters.dtype)
+            try:
+                hello = Hello(
+                    protocol=PROTOCOL,
+                    checksum=checksum,
+                    name=name or platform.node(),
+                    device=device.name,
+                    hardware=platform.machine(),
+                    host=platform.node(),
+                    pid=os.getpid(),
+                    memory=memory.name,
+                    capacity=_CAPACITY,
+                )
+                beats = ZmqConnection(address, b"B" + secrets.token_bytes(15), keys)
+                shell = _Shell(Slave(hello, patience=patience), connection, beats, say)
+                shell.run(_Computing(Worker(session), memory))
+            finally:
+                memory.close()
+
+
+def _ask(connection: Connection, patience: float, say: Callable[[str], None]) -> Plan:
+    """Ask the master what is run, again and again until it answers."""
+    wait, until = 0.5 * patience, time.monotonic() + 600 * patience
+    while time.monotonic() < until:
+        connection.send([encode(Ask(PROTOCOL))])
+        give_up = time.monotonic() + wait
+        while (left := give_up - time.monotonic()) > 0:
+            connection.wait(min(left, _GLANCE))
+            while (frames := connection.receive()) is not None:
+                message, _ = decode_from_master(frames)
+                if isinstance(message, Plan):
+                    return message
+                if isinstance(message, Refusal):
+                    raise ClusterError(f"the master refuses this slave: {message.reason}")
+        say("no answer from the master yet")
+        wait = min(2 * wait, 10 * patience)
+    raise ClusterError(f"no answer from the master for {600 * patience:.0f} s")
+
+
+class _Memory:
+    """The shared memory of the run, where this process can reach it."""
+
+    def __init__(self, plan: Plan, dtype: np.dtype[np.generic]) -> None:
+        self.name = ""
+        self.board: Board | None = None
+        self.outbox: Outbox | None = None
+        folder = Path(plan.folder)
+        try:
+            is_here = (folder / "token").read_text() == plan.token
+        except OSError:
+            return  # another machine, or another user
+        if is_here:
+            self.board = Board(folder / "board", plan.parameters, dtype)
+            self.name = secrets.token_hex(8)
+            self.outbox = Outbox(
+                folder / self.name, plan.parameters, dtype, _CAPACITY + 2, create=True
+            )
+
+    def close(self) -> None:
+        """Let go of it; the folder is the master's."""
+        self.board = self.outbox = None
+
+
+class _Computing:
+    """A worker whose parameters come from shared memory or from frames."""
+
+    def __init__(self, worker: Worker, memory: _Memory) -> None:
+        self.worker = worker
+        self._memory = memory
+        self._version = 0
+
+    def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
+        """Compute a job; None when its parameters are not there any more."""
+        if not self._load(job, frames):
+            return None
+        began = time.perf_counter()
+        kind = job.piece.kind
+        updates = self.worker.compute(kind, unpack(job.data, job.frames, frames))
+        data, headers, arrays = pack(updates)
+        if self.worker.has_gradients(kind):
+            gradients = self.worker.gradients
+            if self._memory.outbox is not None:
+                np.copyto(self._memory.outbox[job.slot], gradients)
+            else:
+                gradients = np.ascontiguousarray(gradients)
+                headers = (*headers, header_of("gradients", gradients))
+                arrays.append(gradients)
+        seconds = time.perf_counter() - began
+        update = Update(job.lease, data, headers, seconds, self._version)
+        return update, [encode(update), *(array.data for array in arrays)]
+
+    def _load(self, job: Job, frames: list[Frame]) -> bool:
+        for header, frame in zip(job.frames, frames, strict=True):
+            if header.name == "parameters":
+                self.worker.load(view(header, frame))
+                self._version = job.parameters
+        board = self._memory.board
+        if board is None:
+            return True
+        for _ in range(8):
+            version = job.parameters or board.latest
+            if version == self._version:
+                return True
+            values = board.look(version)
+            if values is not None:
+                self.worker.load(values)
+                if board.holds(version):
+                    self._version = version
+                    return True
+                self._version = 0
+            if job.parameters:
+                return False
+        return False
+
+
+class _Shell:
+    """Carries messages between the machine, the master and the computing."""
+
+    def __init__(
+        self,
+        machine: Slave,
+        connection: Connection,
+        beats: Connection,
+        say: Callable[[str], None],
+    ) -> None:
+        self._machine = machine
+        self._connection = connection
+        self._say = say
+        self._frames: dict[object, list[Frame]] = {}
+        self._exit: Exit | None = None
+        self._is_term_asked = False
+        self._heart = _Heart(machine, beats)
+
+    def run(self, computing: _Computing) -> None:
+        """Go on until the machine says that it is over."""
+        self._heart.worker = computing.worker
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._heart.start()
+        try:
+            self._perform(self._machine.start(time.monotonic()))
+            while self._exit is None:
+                self._step(computing)
+        finally:
+            self._heart.stop()
+        if self._exit.code:
+            raise ClusterError(self._exit.reason)
+        self._say(self._exit.reason)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._is_term_asked:
+            raise KeyboardInterrupt
+        self._is_term_asked = True
+
+    def _step(self, computing: _Computing) -> None:
+        self._listen()
+        if self._exit is not None:
+            return
+        job = self._machine.begin()
+        if job is not None:
+            self._compute(job, computing)
+            return
+        now = time.monotonic()
+        deadline = self._machine.deadline
+        if deadline is not None and now >= deadline:
+            self._perform(self._machine.handle(Tick(), now))
+        self._connection.wait(_GLANCE)
+
+    def _listen(self) -> None:
+        """Handle all that has arrived."""
+        if self._is_term_asked and self._machine.state not in (State.DRAINING, State.DONE):
+            self._perform(self._machine.handle(TermAsked(), time.monotonic()))
+        while self._exit is None and (frames := self._connection.receive()) is not None:
+            try:
+                message, arrays = decode_from_master(frames)
+            except WireError as error:
+                raise ClusterError(f"the master sent what is no message: {error}") from None
+            if isinstance(message, Job):
+                self._frames[message.lease] = list(arrays)
+            self._hear(message)
+        while self._exit is None:
+            try:
+                message = self._heart.heard.get_nowait()
+            except queue.Empty:
+                return
+            self._hear(message)
+
+    def _hear(self, message: FromMaster) -> None:
+        self._perform(self._machine.handle(Said(message), time.monotonic()))
+
+    def _compute(self, job: Job, computing: _Computing) -> None:
+        frames = self._frames.pop(job.lease, [])
+        try:
+            done = computing.do(job, frames)
+        except VeloflowError as error:
+            unit = getattr(error, "unit", "") or type(error).__name__
+            failure = Failure(job.lease, str(unit)[:200], str(error)[:4000])
+            self._perform(self._machine.handle(Failed(failure), time.monotonic()))
+            return
+        if done is None:
+            self._perform(self._machine.handle(Skipped(job.lease), time.monotonic()))
+            return
+        update, out = done
+        self._perform(self._machine.handle(Computed(update), time.monotonic()), out)
+
+    def _perform(self, actions: list[SlaveAction], update: list[Frame] | None = None) -> None:
+        for action in actions:
+            if isinstance(action, Tell):
+                is_update = update is not None and isinstance(action.message, Update)
+                frames = update if is_update and update else [encode(action.message)]
+                self._connection.send(frames)
+            elif isinstance(action, Say):
+                self._say(action.text)
+            else:
+                self._exit = action
+
+
+class _Heart:
+    """Beats from a thread and over a connection of its own, so that work does not hide life."""
+
+    def __init__(self, machine: Slave, connection: Connection) -> None:
+        self.worker: Worker | None = None
+        self.heard: queue.SimpleQueue[FromMaster] = queue.SimpleQueue()
+        self._machine = machine
+        self._connection = connection
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+
+    def start(self) -> None:
+        """Begin to beat when the slave is taken in."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat no more."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        every = 0.05
+        while not self._stopping.wait(every):
+            if not self._machine.id:
+                continue
+            every = self._machine.beat_every
+            progress = 0 if self.worker is None else self.worker.steps
+            beat: FromSlave = Beat(self._machine.id, progress)
+            self._connection.send([encode(beat)])
+            while (frames := self._connection.receive()) is not None:
+                with contextlib.suppress(WireError):
+                    message, _ = decode_from_master(frames)
+                    if isinstance(message, Beat | Introduce):
+                        self.heard.put(message)
+        self._connection.close()
+
+
+def join(
+    address: str,
+    device: str,
+    *,
+    name: str = "",
+    patience: float = 1.0,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Open a device by name and join the master at ``address``; see :func:`run_slave`."""
+    _check_address(address)
+    place, why = choose_device() if device == "auto" else (open_device(device), "")
+    if why:
+        say(why)
+    with contextlib.closing(place):
+        run_slave(address, place, name=name, patience=patience, say=say)
+
+
+def _check_address(address: str) -> None:
+    if not address.startswith(("tcp://", "ipc://")):
+        raise InputError(
+            f"{address!r} is no address of a master; give one such as tcp://127.0.0.1:5555 "
+            f"(veloflow {veloflow.__version__})"
+        )
