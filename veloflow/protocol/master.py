@@ -177,8 +177,8 @@ class Master:
         if type(message) is Update:
             self._on_update(slave, message, now)
         elif type(message) is GiveBack:
-            if self._answered(slave, message.lease, now):
-                self.ledger.take_back(message.lease)
+            if self._answered(slave, message.lease, now) and self.ledger.take_back(message.lease):
+                self._note_return(message.lease.number)
         elif type(message) is Failure:
             if self._answered(slave, message.lease, now):
                 self._fail(slave, message)
@@ -321,6 +321,7 @@ class Master:
         number = failure.lease.number
         if not self.ledger.take_back(failure.lease):
             return
+        self._note_return(number)
         self.counters["failed"] += 1
         by = self._failures.setdefault(number, {})
         is_hopeless = self._is_hopeless(number, slave, {slave.id, *by})
@@ -369,8 +370,15 @@ class Master:
 
     def _take_all_back(self, slave: Slave) -> None:
         for lease in self.ledger.lose(slave.id):
-            self._late.pop(lease.id.number, None)
+            self._note_return(lease.id.number)
             self._tell(self._last, "lost", slave.id, lease.id)
+
+    def _note_return(self, number: int) -> None:
+        """A holder of a piece is gone; if there is another, it has had its time already."""
+        if self.ledger[number].is_waiting:
+            self._late.pop(number, None)
+        else:
+            self._late[number] = None
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -534,8 +542,7 @@ class Master:
                 entry = self.ledger[first.number]
                 is_current = any(one.id == first for one in entry.leases)
                 is_watched = (first, slave.id) in due or len(entry.leases) > 1
-                is_noted = first.number in self._late
-                assert not is_current or is_watched or is_noted or self._was_due(first), first
+                assert not is_current or is_watched or first.number in self._late, first
         for number in self._late:
             assert not self.ledger[number].is_waiting, f"piece {number} is late and waits"
         here = {slave.id for slave in self.crowd}
@@ -544,9 +551,6 @@ class Master:
         assert not (self.ledger.waiting and self._could_give()), "work waits, and so does a slave"
         watched = {id_ for _, id_ in self._watch}
         assert here <= watched, f"nobody watches {here - watched}"
-
-    def _was_due(self, lease: LeaseId) -> bool:
-        return len(self.ledger[lease.number].holders) > 1
 
     def _could_give(self) -> bool:
         return not self._is_paused and not self._stopped and self._taker() is not None

@@ -1,0 +1,490 @@
+"""For tests of your own: a virtual clock, plans of faults, and a whole cluster in one thread.
+
+:class:`Simulation` runs the real machines of master and slaves over a network that delays, doubles
+and loses, with slaves that die, hang, crawl, leave, lie and come back. All of it follows from one
+seed, so a failure replays::
+
+    Simulation(seed=4711).run()
+
+    python -m veloflow.testing --seeds 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from veloflow.errors import OptionError, nearest
+from veloflow.protocol.events import (
+    Action,
+    Apply,
+    Computed,
+    Event,
+    Exit,
+    Failed,
+    Garbage,
+    GiveUp,
+    Grant,
+    Heard,
+    Lost,
+    PutOut,
+    Rejected,
+    Said,
+    Say,
+    Send,
+    SlaveAction,
+    Tell,
+    TermAsked,
+    Tick,
+    WorkAdded,
+)
+from veloflow.protocol.master import Master, MasterSettings
+from veloflow.protocol.messages import (
+    PROTOCOL,
+    Beat,
+    Failure,
+    FromMaster,
+    FromSlave,
+    Hello,
+    Job,
+    LeaseId,
+    Piece,
+    Update,
+)
+from veloflow.protocol.slave import Slave
+
+__all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock"]
+
+
+class VirtualClock:
+    """Time that moves when it is told to, and things that are to happen at a time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._order = itertools.count()
+        self._coming: list[tuple[float, int, Callable[[], None]]] = []
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        """Have something happen at a time, or now if that has passed."""
+        heapq.heappush(self._coming, (max(when, self.now), next(self._order), what))
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Have something happen later."""
+        self.at(self.now + seconds, what)
+
+    def step(self) -> bool:
+        """Go to what comes next and let it happen; return whether there was anything."""
+        if not self._coming:
+            return False
+        self.now, _, what = heapq.heappop(self._coming)
+        what()
+        return True
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """What goes wrong, as probabilities by job (``damage``, ``double``: by message).
+
+    Attributes:
+        kill: the slave dies at once.
+        hang: it freezes for a while, or for ever.
+        slow: the slave is ten times as slow, from its first job on.
+        leave: it is asked to leave, and ends its job first.
+        fail: a unit raises.
+        lie: it answers a job that it does not have.
+        spoil: NaN is in its update.
+        damage: the message cannot be read.
+        double: the message comes twice.
+        late: the message takes a hundred times as long.
+        join: another slave joins after a job.
+        restart: the master dies after a job, and another takes over.
+    """
+
+    kill: float = 0.0
+    hang: float = 0.0
+    slow: float = 0.0
+    leave: float = 0.0
+    fail: float = 0.0
+    lie: float = 0.0
+    spoil: float = 0.0
+    damage: float = 0.0
+    double: float = 0.0
+    late: float = 0.0
+    join: float = 0.0
+    restart: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> FaultPlan:
+        """Read ``kill=0.05,hang=0.01``.
+
+        Raises:
+            OptionError: the text is no plan; the message says what it may hold.
+        """
+        known = [one.name for one in fields(cls)]
+        given: dict[str, float] = {}
+        for word in filter(None, text.split(",")):
+            name, _, value = word.partition("=")
+            if name not in known:
+                raise OptionError(
+                    f"no fault {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+                )
+            try:
+                given[name] = float(value)
+            except ValueError:
+                given[name] = -1.0
+            if not 0 <= given[name] <= 1:
+                raise OptionError(f"fault {name!r} wants a probability from 0 to 1, not {value!r}")
+        return cls(**given)
+
+    @classmethod
+    def wild(cls, chance: random.Random) -> FaultPlan:
+        """Return a plan with a few faults of every sort."""
+        return cls(
+            **{
+                one.name: chance.choice((0.0, 0.0, 0.02, 0.05)) for one in fields(cls)
+            }
+        )  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """How a simulation went.
+
+    Attributes:
+        seconds: of virtual time.
+        applied: number of a piece -> the slave whose result counted.
+        events: how often which fault happened.
+        counters: the masters' own, added up.
+        said: what the user would have read.
+    """
+
+    seconds: float = 0.0
+    applied: dict[int, str] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+    counters: Counter[str] = field(default_factory=Counter)
+    said: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Node:
+    """A simulated slave process."""
+
+    client: bytes
+    slave: Slave
+    pace: float
+    frozen_until: float = 0.0
+    steps: int = 0
+
+
+class Simulation:
+    """A master and slaves on a virtual network.
+
+    After each event the machines' own invariants are checked; at the end each sample of each
+    epoch must have been applied exactly once.
+
+    Args:
+        seed: all follows from it.
+        plan: what goes wrong; None lets the seed say.
+        slaves: how many there are at first; as many come back.
+        epochs, samples, size: pieces of ``size`` samples; an epoch ends before the next begins.
+        limit: seconds of virtual time after which a run counts as stuck.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        plan: FaultPlan | None = None,
+        slaves: int | None = None,
+        epochs: int = 2,
+        samples: int = 100,
+        size: int = 10,
+        limit: float = 3600.0,
+    ) -> None:
+        self.seed = seed
+        self.chance = random.Random(seed)
+        self.plan = FaultPlan.wild(self.chance) if plan is None else plan
+        self.slaves = self.chance.choice((1, 2, 3, 5)) if slaves is None else slaves
+        self.clock = VirtualClock()
+        self.outcome = Outcome()
+        self._epochs, self._samples, self._size = epochs, samples, size
+        self._limit = limit
+        self._nodes: dict[bytes, _Node] = {}
+        self._names = itertools.count(1)
+        self._runs = itertools.count(1)
+        self._last: dict[tuple[str, bytes], float] = {}  # connections keep their order
+        self._pieces: list[Piece] = []
+        self._epoch = -1
+        self._tick_at: float | None = None
+        self._is_master_up = True
+        self._master = self._new_master()
+
+    # -- running ------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Run to the end.
+
+        Raises:
+            AssertionError: an invariant is broken, a piece is applied twice, or the run is stuck;
+                the message names the seed.
+        """
+        try:
+            self._begin()
+            while not self._is_done:
+                assert self.clock.now < self._limit, f"stuck: {self._where()}"
+                assert self.clock.step(), f"nothing happens any more: {self._where()}"
+            self._check()
+        except AssertionError as error:
+            raise AssertionError(f"seed {self.seed}: {error}") from error
+        self.outcome.seconds = self.clock.now
+        self._count(self._master)
+        return self.outcome
+
+    def _begin(self) -> None:
+        self._next_epoch()
+        for _ in range(self.slaves):
+            self.clock.after(self.chance.uniform(0, 0.1), self._join)
+
+    @property
+    def _is_done(self) -> bool:
+        return self._epoch >= self._epochs
+
+    def _where(self) -> str:
+        open_ = [entry.piece.number for entry in self._master.ledger.open]
+        return f"{len(self.outcome.applied)} applied, open {open_}, {len(self._nodes)} slaves alive"
+
+    def _next_epoch(self) -> None:
+        self._epoch += 1
+        if self._is_done:
+            return
+        base = len(self._pieces)
+        firsts = range(0, self._samples, self._size)
+        new = [
+            Piece(base + n, self._epoch, 2, first, min(self._size, self._samples - first))
+            for n, first in enumerate(firsts)
+        ]
+        self._pieces += new
+        self._tell_master(WorkAdded(tuple(new)))
+
+    def _check(self) -> None:
+        for epoch in range(self._epochs):
+            seen = Counter(
+                sample
+                for piece in self._pieces
+                if piece.epoch == epoch and piece.number in self.outcome.applied
+                for sample in range(piece.first, piece.first + piece.count)
+            )
+            assert seen == Counter(range(self._samples)), f"epoch {epoch} is not whole: {seen}"
+
+    # -- the master ---------------------------------------------------------------------------
+
+    def _new_master(self) -> Master:
+        return Master(MasterSettings(f"run {next(self._runs)}", "same"))
+
+    def _tell_master(self, event: Event) -> None:
+        if self._is_master_up:
+            actions = self._master.handle(event, self.clock.now)
+            self._master.validate()
+            self._obey(actions)
+            self._plan_tick()
+
+    def _plan_tick(self) -> None:
+        deadline = self._master.deadline
+        if deadline is not None and (self._tick_at is None or deadline < self._tick_at):
+            self._tick_at = deadline
+            self.clock.at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        if self._tick_at is not None and self.clock.now >= self._tick_at:
+            self._tick_at = None
+            self._tell_master(Tick())
+
+    def _obey(self, actions: list[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                self._carry_down(action.client, action.message)
+            elif isinstance(action, Grant):
+                self._carry_down(action.client, Job(action.lease, action.piece, {}))
+            elif isinstance(action, Apply):
+                self._apply(action)
+            elif isinstance(action, PutOut):
+                self.outcome.events["put out"] += 1
+                if action.kill:
+                    self._die(action.client)
+            elif isinstance(action, GiveUp):
+                # the run would fail here; the simulated user tries again with the same piece
+                self.outcome.events["gave up"] += 1
+            else:
+                assert isinstance(action, Say)
+                self.outcome.said.append(f"{self.clock.now:.3f} {action.text}")
+
+    def _apply(self, action: Apply) -> None:
+        number = action.piece.number
+        assert number not in self.outcome.applied, f"piece {number} is applied twice"
+        assert action.update.lease.number == number, f"{action} is for another piece"
+        self.outcome.applied[number] = action.slave
+        if len(self.outcome.applied) == len(self._pieces):
+            self._next_epoch()
+        elif self._happens("restart"):
+            self._restart()
+
+    def _restart(self) -> None:
+        """The master dies; what it had applied is saved, and nothing else."""
+        self._count(self._master)
+        self._is_master_up = False
+        self.clock.after(self.chance.uniform(0.1, 3.0), self._come_back)
+
+    def _come_back(self) -> None:
+        self._is_master_up = True
+        self._tick_at = None
+        self._master = self._new_master()
+        left = [piece for piece in self._pieces if piece.number not in self.outcome.applied]
+        self._tell_master(WorkAdded(tuple(left)))
+
+    def _count(self, master: Master) -> None:
+        self.outcome.counters.update(master.counters)
+        for name in ("accepted", "late", "unknown", "returned"):
+            self.outcome.counters[name] += getattr(master.ledger, name)
+
+    # -- the network --------------------------------------------------------------------------
+
+    def _happens(self, fault: str) -> bool:
+        happens = self.chance.random() < float(getattr(self.plan, fault))
+        if happens:
+            self.outcome.events[fault] += 1
+        return happens
+
+    def _carry(self, way: str, client: bytes, deliver: Callable[[], None]) -> None:
+        delay = self.chance.uniform(1e-4, 5e-3) * (100 if self._happens("late") else 1)
+        when = max(self._last.get((way, client), 0.0), self.clock.now + delay)
+        self._last[way, client] = when
+        self.clock.at(when, deliver)
+
+    def _carry_down(self, client: bytes, message: FromMaster) -> None:
+        if client in self._nodes:
+            self._carry("down", client, lambda: self._reach(client, message))
+
+    def _carry_up(self, client: bytes, message: FromSlave, way: str = "up") -> None:
+        event: Event = Heard(client, message, is_local=True)
+        if self._happens("damage"):
+            event = Garbage(client, "damaged")
+        elif isinstance(message, Update) and self._happens("spoil"):
+            event = Rejected(client, message.lease, "NaN", is_lie=False)
+        self._carry(way, client, lambda: self._tell_master(event))
+        if self._happens("double"):
+            self._carry(way, client, lambda: self._tell_master(event))
+
+    def _reach(self, client: bytes, message: FromMaster) -> None:
+        node = self._nodes.get(client)
+        if node is None:
+            return
+        if node.frozen_until > self.clock.now:  # its messages wait for it
+            self.clock.at(node.frozen_until, lambda: self._reach(client, message))
+            return
+        self._act(node, node.slave.handle(Said(message), self.clock.now))
+
+    # -- slaves -------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        if self._is_done or len(self._nodes) >= 2 * self.slaves:
+            return
+        number = next(self._names)
+        client = f"c{number}".encode()
+        hello = Hello(PROTOCOL, "same", f"n{number}", "null", "cpu", "host", number)
+        pace = 10.0 if self._happens("slow") else self.chance.uniform(0.8, 1.2)
+        node = self._nodes[client] = _Node(client, Slave(hello), pace)
+        self._act(node, node.slave.start(self.clock.now))
+        self._beat(node)
+
+    def _beat(self, node: _Node) -> None:
+        if node.client not in self._nodes:
+            return
+        slave = node.slave
+        if node.frozen_until <= self.clock.now:
+            if slave.id:
+                self._carry_up(node.client, Beat(slave.id, node.steps), "beat")
+            deadline = slave.deadline
+            if deadline is not None and self.clock.now >= deadline:
+                self._act(node, slave.handle(Tick(), self.clock.now))
+        self.clock.after(slave.beat_every or 0.25, lambda: self._beat(node))
+
+    def _act(self, node: _Node, actions: list[SlaveAction]) -> None:
+        for action in actions:
+            if isinstance(action, Tell):
+                self._carry_up(node.client, action.message)
+            elif isinstance(action, Exit):
+                self._die(node.client)
+                return
+        node.slave.validate()
+        if node.client not in self._nodes:
+            return
+        job = node.slave.begin()
+        if job is not None:
+            seconds = self.chance.uniform(0.01, 0.02) * node.pace
+            self.clock.after(seconds, lambda: self._finish(node, job))
+
+    def _finish(self, node: _Node, job: Job) -> None:
+        if node.client not in self._nodes:
+            return
+        if node.frozen_until > self.clock.now:
+            self.clock.at(node.frozen_until, lambda: self._finish(node, job))
+            return
+        if self._happens("kill"):
+            self._die(node.client)
+            return
+        if self._happens("hang"):
+            node.frozen_until = self.clock.now + self.chance.choice((0.3, 3.0, 1e9))
+        if self._happens("join"):
+            self.clock.after(0.05, self._join)
+        if self._happens("lie"):
+            number = self.chance.randrange(10_000)
+            self._carry_up(node.client, Update(LeaseId(number, 77), {}, (), 0.0))
+        node.steps += 1
+        slave, now = node.slave, self.clock.now
+        if self._happens("leave"):
+            self._act(node, slave.handle(TermAsked(), now))
+        if self._happens("fail"):
+            failure = Failure(job.lease, "unit", "it failed")
+            self._act(node, slave.handle(Failed(failure), now))
+        else:
+            self._act(node, slave.handle(Computed(Update(job.lease, {}, (), 0.01)), now))
+
+    def _die(self, client: bytes) -> None:
+        """A process ends; the master sees it, and another one is started in its place."""
+        if self._nodes.pop(client, None) is None:
+            return
+        self.clock.after(1e-3, lambda: self._tell_master(Lost(client, "killed")))
+        if len(self._nodes) < self.slaves:
+            self.clock.after(self.chance.uniform(0.1, 1.0), self._join)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run many seeds; print those that fail."""
+    parser = argparse.ArgumentParser(prog="python -m veloflow.testing", description=main.__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many")
+    parser.add_argument("--start", type=int, default=0, help="the first")
+    parser.add_argument("--plan", help="faults, such as kill=0.05,hang=0.01; else the seed says")
+    given: Any = parser.parse_args(arguments)
+    plan = FaultPlan.parse(given.plan) if given.plan else None
+    failed = 0
+    totals: Counter[str] = Counter()
+    for seed in range(given.start, given.start + given.seeds):
+        try:
+            totals.update(Simulation(seed, plan=plan).run().events)
+        except AssertionError as error:
+            failed += 1
+            print(error)
+    happened = ", ".join(f"{count} x {name}" for name, count in totals.most_common())
+    print(f"{given.seeds} seeds, {failed} failed; {happened or 'nothing went wrong'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
