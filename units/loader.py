@@ -169,7 +169,8 @@ class Loader(DeviceUnit, BatchSource):
         """Let ``batch`` be the present minibatch; the last one outstanding ends its class."""
         del self._outstanding[batch.position]
         self._show(batch.kind, batch.position, np.asarray(batch.samples))
-        is_last = not self._outstanding and self._offset == self._ends[batch.kind]
+        is_open = bool(self._outstanding or self._again)
+        is_last = not is_open and self._offset == self._ends[batch.kind]
         self._raise_flags(batch.kind, is_last=is_last)
 
     def _show(self, kind: int, position: int, samples: NDArray[np.int64]) -> None:
@@ -190,10 +191,16 @@ class Loader(DeviceUnit, BatchSource):
         batch = part.batch
         return {
             "kind": batch.kind,
-            "epoch": batch.epoch,
+            "epoch": self._epoch_shown(batch),
             "position": batch.position + part.first,
             "samples": np.asarray(batch.samples)[part.first : part.first + part.count],
         }
+
+    def _epoch_shown(self, batch: Batch) -> int:
+        """Return the epoch number that a lone run shows with this minibatch: dropout goes by it."""
+        ends_training = batch.kind == TRAIN and batch.position + batch.size == self._ends[TRAIN]
+        is_counted = not self.settings.testing and not self.class_lengths[VALIDATION]
+        return batch.epoch + (ends_training and is_counted)
 
     def take_job(self, payload: Payload) -> None:
         """Let the samples of the job be the present minibatch.
@@ -203,8 +210,10 @@ class Loader(DeviceUnit, BatchSource):
         """
         job = cast("Mapping[str, Any]", payload)
         samples = np.asarray(job["samples"], np.int64)
-        if len(samples) > self.max_minibatch_size or not all(
-            0 <= sample < sum(self.class_lengths) for sample in (samples.min(), samples.max())
+        if (
+            not 1 <= samples.size <= self.max_minibatch_size
+            or samples.min() < 0
+            or samples.max() >= sum(self.class_lengths)
         ):
             raise DataError(
                 f"unit {self.path!r}: a job is about samples that are not here: the master has "
@@ -247,7 +256,7 @@ class Loader(DeviceUnit, BatchSource):
     def _raise_flags(self, kind: int, *, is_last: bool) -> None:
         ends_training = is_last and kind == TRAIN
         if self.settings.testing:
-            ends_epoch = self._offset == self._ends[-1]
+            ends_epoch = is_last and self._offset == self._ends[-1]
         elif self.class_lengths[VALIDATION]:
             ends_epoch = is_last and kind == VALIDATION
         else:
@@ -272,7 +281,9 @@ class Loader(DeviceUnit, BatchSource):
             "class_lengths": list(self.class_lengths),
             "labels": [[raw, number] for raw, number in self.labels_mapping.items()],
             "order": self._order.astype(np.int32),
-            "outstanding": [[one.position, one.size] for one in self._outstanding.values()],
+            "outstanding": [
+                [one.position, one.size] for one in (*self._outstanding.values(), *self._again)
+            ],
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -292,4 +303,5 @@ class Loader(DeviceUnit, BatchSource):
         self._pass, self._offset = saved["pass"], saved["offset"]
         self.epoch_number = saved["epoch_number"]
         self._order = np.asarray(saved["order"]).astype(np.int64)
+        self._outstanding = {}
         self._again = [self._batch_at(*place) for place in saved.get("outstanding", ())]

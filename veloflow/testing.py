@@ -63,6 +63,9 @@ from veloflow.protocol.slave import Slave
 __all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock"]
 
 
+_FOR_EVER = 1e9
+
+
 class VirtualClock:
     """Time that moves when it is told to, and things that are to happen at a time."""
 
@@ -344,6 +347,9 @@ class Simulation:
     def _come_back(self) -> None:
         self._is_master_up = True
         self._tick_at = None
+        for node in list(self._nodes.values()):
+            if node.frozen_until >= _FOR_EVER:  # the new master has never heard of it
+                self._die(node.client)
         self._master = self._new_master()
         left = [piece for piece in self._pieces if piece.number not in self.outcome.applied]
         self._tell_master(WorkAdded(tuple(left)))
@@ -440,7 +446,7 @@ class Simulation:
             self._die(node.client)
             return
         if self._happens("hang"):
-            node.frozen_until = self.clock.now + self.chance.choice((0.3, 3.0, 1e9))
+            node.frozen_until = self.clock.now + self.chance.choice((0.3, 3.0, _FOR_EVER))
         if self._happens("join"):
             self.clock.after(0.05, self._join)
         if self._happens("lie"):

@@ -114,6 +114,7 @@ class Master:
         self._introduced: dict[bytes, float] = {}
         self._losses: dict[str, deque[float]] = {}
         self._joined = 0
+        self._next_number = 0
         self._last = float("-inf")
         self._absent_until = float("-inf")
         self._is_paused = False
@@ -260,7 +261,7 @@ class Master:
     def _on_update(self, slave: Slave, update: Update, now: float) -> None:
         sort = slave.owed.get(update.lease)
         if sort is None:
-            self._put_out(slave, "wrong", f"it answers job {update.lease.number}, which it has not")
+            self._on_unasked(slave, update.lease)
             return
         self._pace.add(sort, now - slave.started)
         slave.jobs += 1
@@ -291,7 +292,7 @@ class Master:
     def _answered(self, slave: Slave, lease: LeaseId, now: float) -> bool:
         """Take an answer off what a slave owes; return whether it owed it."""
         if lease not in slave.owed:
-            self._put_out(slave, "wrong", f"it answers job {lease.number}, which it has not")
+            self._on_unasked(slave, lease)
             return False
         was_first = next(iter(slave.owed)) == lease
         del slave.owed[lease]
@@ -299,6 +300,17 @@ class Master:
             self._begin(slave, now)
         self.crowd.place(slave)
         return True
+
+    def _on_unasked(self, slave: Slave, lease: LeaseId) -> None:
+        """An answer that is not owed: it came twice, or it is to a job that the slave never had."""
+        if lease.number in self.ledger:
+            is_lie = self.ledger[lease.number].holders.get(lease.attempt) != slave.id
+        else:
+            is_lie = lease.number >= self._next_number
+        if is_lie:
+            self._put_out(slave, "wrong", f"it answers job {lease.number}, which it never had")
+        else:
+            self.counters["doubled"] += 1
 
     def _begin(self, slave: Slave, now: float) -> None:
         """The slave has begun with the first of what it owes."""
@@ -434,6 +446,8 @@ class Master:
 
     def _on_work(self, event: WorkAdded, now: float) -> None:
         self.ledger.add(event.pieces)
+        highest = max((piece.number for piece in event.pieces), default=-1)
+        self._next_number = max(self._next_number, highest + 1)
 
     def _give_work(self, now: float) -> None:
         if self._is_paused or self._stopped:

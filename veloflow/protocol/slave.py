@@ -245,7 +245,8 @@ class Slave:
         Raises:
             AssertionError: the state is broken.
         """
-        assert self._computing not in self._queue, "a job that is computed waits too"
+        # leases of another run may have the same numbers
+        assert self._is_void or self._computing not in self._queue, "a job computed waits too"
         assert self.state is not State.DRAINING or not self._queue, "it leaves and keeps jobs"
         assert (self.state is State.GREETING) == (self._next_hello is not None) or (
             self.state is State.DONE
