@@ -50,5 +50,7 @@ def parse_sharing(text: str) -> Sharing:
             raise OptionError(
                 f"--sharing {mode}: shards is {value!r}; give a number from 1 to 1024"
             )
+        if shards:
+            raise OptionError(f"--sharing {mode}: shards is given twice")
         shards = int(value)
     return Sharing(cast("Literal['sync', 'async']", mode), shards)
