@@ -347,9 +347,6 @@ class Simulation:
     def _come_back(self) -> None:
         self._is_master_up = True
         self._tick_at = None
-        for node in list(self._nodes.values()):
-            if node.frozen_until >= _FOR_EVER:  # the new master has never heard of it
-                self._die(node.client)
         self._master = self._new_master()
         left = [piece for piece in self._pieces if piece.number not in self.outcome.applied]
         self._tell_master(WorkAdded(tuple(left)))
@@ -447,6 +444,8 @@ class Simulation:
             return
         if self._happens("hang"):
             node.frozen_until = self.clock.now + self.chance.choice((0.3, 3.0, _FOR_EVER))
+            if node.frozen_until >= _FOR_EVER:  # a master that never heard of it cannot end it
+                self.clock.after(60.0, lambda: self._die(node.client))
         if self._happens("join"):
             self.clock.after(0.05, self._join)
         if self._happens("lie"):

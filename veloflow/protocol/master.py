@@ -414,18 +414,20 @@ class Master:
         if slave.state not in (State.WELL, State.SUSPECT):
             return
         beat = self.settings.beat_every
-        wait = (_SILENT if slave.state is State.WELL else _SILENT + _GONE) * beat
-        due = max(slave.heard + wait, self._absent_until)
+        due = max(slave.heard + _SILENT * beat, self._absent_until)
+        if slave.state is State.SUSPECT:
+            due = max(slave.suspected + _GONE * beat, self._absent_until)
         if now >= due:
             if slave.state is State.SUSPECT:
                 self._put_out(slave, "silent for long", f"silent for {now - slave.heard:.1f} s")
                 return
             slave.move("silent")
+            slave.suspected = now
             self._take_all_back(slave)
             self.crowd.place(slave)
             self.counters["suspected"] += 1
             self._say("warning", f"slave {slave.id} is silent: its work goes to others")
-            due = slave.heard + (_SILENT + _GONE) * beat
+            due = now + _GONE * beat
         elif self._is_stuck(slave, now):
             self._put_out(slave, "stuck", "it beats, but its work does not advance")
             return

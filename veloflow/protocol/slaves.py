@@ -60,6 +60,7 @@ class Slave:
     capacity: int
     heard: float
     joined: float
+    suspected: float = 0.0
     state: State = State.WELL
     owed: dict[LeaseId, tuple[int, int]] = field(default_factory=dict)  #: and the sort of piece
     started: float = 0.0

@@ -1,0 +1,360 @@
+"""Stories of the master: these events, exactly these actions."""
+
+from __future__ import annotations
+
+import pytest
+
+from veloflow.protocol.events import (
+    Apply,
+    Away,
+    Garbage,
+    GiveUp,
+    Grant,
+    Heard,
+    Lost,
+    PauseAsked,
+    PutOut,
+    Rejected,
+    ResumeAsked,
+    Say,
+    Send,
+    StopAsked,
+    Tick,
+    WorkAdded,
+)
+from veloflow.protocol.master import Master, MasterSettings
+from veloflow.protocol.messages import (
+    PROTOCOL,
+    Beat,
+    Bye,
+    Cancel,
+    Failure,
+    GiveBack,
+    Hello,
+    Introduce,
+    LeaseId,
+    Pause,
+    Piece,
+    Refusal,
+    Resume,
+    Stop,
+    Update,
+    Welcome,
+)
+from veloflow.protocol.slaves import State
+
+
+def hello(name="n", *, checksum="same", protocol=PROTOCOL, capacity=2):
+    return Hello(protocol, checksum, name, "null", "cpu", "host", 1, capacity=capacity)
+
+
+def pieces(count, first=0):
+    return WorkAdded(tuple(Piece(first + n, 0, 2, 10 * n, 10) for n in range(count)))
+
+
+class Stage:
+    """A master and a hand on the clock; it checks the invariants after each event."""
+
+    def __init__(self, *slaves: bytes, prefetch=2):
+        self.master = Master(MasterSettings("run", "same", prefetch=prefetch))
+        self.now = 0.0
+        for name in slaves:
+            self(Heard(name, hello(name.decode()), is_local=True))
+
+    def __call__(self, event, at=None):
+        self.now = self.now if at is None else at
+        actions = self.master.handle(event, self.now)
+        self.master.validate()
+        return [one for one in actions if not isinstance(one, Say)]
+
+    def says(self, client, message, at=None):
+        return self(Heard(client, message, is_local=True), at)
+
+    def answer(self, client, grant, at=None):
+        return self.says(client, update(grant.lease), at)
+
+    def beat(self, client, progress=0):
+        slave = self.master.crowd.by_client[client]
+        return self.says(b"beat of " + client, Beat(slave.id, progress))
+
+
+def update(lease):
+    return Update(lease, {}, (), 0.01)
+
+
+def granted(actions):
+    return [(one.client, one.lease.number) for one in actions if isinstance(one, Grant)]
+
+
+def test_a_slave_is_welcomed():
+    stage = Stage()
+    assert stage.says(b"a", hello()) == [Send(b"a", Welcome("s1", "run", 0.25))]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [(hello(checksum="other"), "definition"), (hello(protocol=PROTOCOL + 1), "protocol")],
+)
+def test_a_slave_that_does_not_fit_is_refused_with_a_reason(wrong, word):
+    [action] = Stage().says(b"a", wrong)
+    assert isinstance(action.message, Refusal)
+    assert word in action.message.reason
+
+
+def test_work_goes_to_the_least_loaded():
+    stage = Stage(b"a", b"b")
+    assert granted(stage(pieces(5))) == [(b"a", 0), (b"b", 1), (b"a", 2), (b"b", 3)]
+
+
+def test_an_answer_is_applied_and_brings_the_next_piece():
+    stage = Stage(b"a")
+    grants = stage(pieces(4))
+    actions = stage.answer(b"a", grants[0])
+    assert isinstance(actions[0], Apply)
+    assert actions[0].piece.number == 0
+    assert granted(actions) == [(b"a", 2)]
+
+
+def test_what_a_lost_slave_held_goes_to_others_at_once_and_first():
+    stage = Stage(b"a", b"b", prefetch=3)
+    stage(pieces(9))
+    stage.answer(b"b", Grant(b"b", LeaseId(1, 0), Piece(1, 0, 2, 10, 10)))
+    actions = stage(Lost(b"a", "killed"))
+    assert granted(actions) == []  # b is full
+    actions = stage.says(b"b", update(LeaseId(3, 0)))
+    assert granted(actions) == [(b"b", 0)]
+
+
+def test_a_goodbye_returns_what_was_held():
+    stage = Stage(b"a")
+    stage(pieces(2))
+    stage.says(b"b", hello("b"))
+    stage.says(b"a", GiveBack(LeaseId(1, 0)))
+    actions = stage.says(b"a", Bye("enough"))
+    assert granted(actions) == [(b"b", 0)]
+    assert stage.master.ledger.load_of("s1") == 0
+
+
+def test_a_late_piece_is_given_to_an_idle_slave_and_the_first_answer_wins():
+    stage = Stage(b"a", b"b", prefetch=1)
+    for number in range(4):  # the master learns how long pieces take
+        for grant in stage(pieces(2, 2 * number)):
+            stage.answer(grant.client, grant, stage.now + 0.1)
+    one, two = stage(pieces(2, 8))
+    stage.answer(two.client, two, stage.now + 0.1)
+    again = []
+    while not again and stage.now < 2:
+        again = stage(Tick(), stage.master.deadline)
+    assert stage.now == pytest.approx(0.8 + 2 * 0.1)
+    assert granted(again) == [(two.client, one.lease.number)]
+    [apply, cancel] = stage.answer(two.client, again[0])
+    assert isinstance(apply, Apply)
+    assert cancel == Send(one.client, Cancel(one.lease))
+    assert stage.answer(one.client, one) == []
+    assert stage.master.ledger.late == 1
+
+
+def test_an_idle_slave_takes_what_another_has_not_begun():
+    stage = Stage(b"a", b"b")
+    first = stage(pieces(3))
+    assert granted(first) == [(b"a", 0), (b"b", 1), (b"a", 2)]
+    actions = stage.answer(b"b", first[1])
+    assert granted(actions) == [(b"b", 2)]
+    [apply, cancel] = stage.answer(b"b", next(a for a in actions if isinstance(a, Grant)))
+    assert apply.piece.number == 2
+    assert cancel == Send(b"a", Cancel(LeaseId(2, 0)))
+    assert stage.says(b"a", GiveBack(LeaseId(2, 0))) == []
+
+
+def test_a_silent_slave_loses_its_work_and_is_well_again_when_heard():
+    stage = Stage(b"a", b"b", prefetch=1)
+    stage(pieces(2))
+    for _ in range(8):
+        stage.now += 0.25
+        stage.beat(b"b")
+    assert stage(Tick()) == []  # b is busy, so nobody takes it yet
+    assert stage.master.crowd.by_id["s1"].state is State.SUSPECT
+    assert granted(stage.says(b"b", update(LeaseId(1, 0)))) == [(b"b", 0)]
+    assert stage.says(b"a", update(LeaseId(0, 0))) == []
+    assert stage.master.ledger.late == 1
+    assert stage.master.crowd.by_id["s1"].state is State.WELL
+
+
+def test_a_slave_that_is_silent_for_long_is_put_out_and_killed():
+    stage = Stage(b"a")
+    actions = stage(Tick(), 1.5)
+    assert actions == []
+    actions = stage(Tick(), 11.5)
+    assert [one for one in actions if isinstance(one, PutOut)] == [
+        PutOut(b"a", "s1", "silent for 11.5 s", kill=True)
+    ]
+
+
+def test_a_master_that_was_away_blames_nobody():
+    stage = Stage(b"a")
+    stage(Away(), 100.0)
+    stage(Tick(), 100.1)
+    assert stage.master.crowd.by_id["s1"].state is State.WELL
+    stage(Tick(), 101.6)
+    assert stage.master.crowd.by_id["s1"].state is State.SUSPECT
+
+
+def test_a_slave_that_beats_and_does_not_advance_is_put_out():
+    stage = Stage(b"a")
+    stage(pieces(1))
+    actions = []
+    while not actions and stage.now < 1000:
+        stage.now += 0.25
+        actions = [one for one in stage.beat(b"a", progress=7) if isinstance(one, PutOut)]
+    assert "does not advance" in actions[0].reason
+    assert 600 <= stage.now <= 610  # nothing is known of such pieces: 20 x 30 s
+
+
+def test_strangers_are_asked_who_they_are_but_not_at_every_word():
+    stage = Stage()
+    assert stage.says(b"x", update(LeaseId(0, 0))) == [Send(b"x", Introduce())]
+    assert stage.says(b"x", update(LeaseId(0, 0))) == []
+    assert stage.says(b"x", Beat("s9", 1), at=1.0) == [Send(b"x", Introduce())]
+
+
+@pytest.mark.parametrize("lease", [LeaseId(0, 7), LeaseId(99, 0)])
+def test_an_answer_to_a_job_that_it_never_had_puts_a_slave_out(lease):
+    stage = Stage(b"a", b"b", prefetch=1)
+    stage(pieces(2))
+    actions = stage.says(b"b", update(lease))
+    assert any(isinstance(one, PutOut) and one.client == b"b" for one in actions)
+    assert not any(isinstance(one, Apply) for one in actions)
+
+
+def test_an_answer_that_comes_twice_counts_once():
+    stage = Stage(b"a")
+    grants = stage(pieces(1))
+    assert isinstance(stage.answer(b"a", grants[0])[0], Apply)
+    assert stage.answer(b"a", grants[0]) == []
+    assert stage.master.counters["doubled"] == 1
+
+
+def test_garbage_puts_a_slave_out_and_its_work_goes_on():
+    stage = Stage(b"a", b"b", prefetch=1)
+    stage(pieces(1))
+    actions = stage(Garbage(b"a", "no message"))
+    assert granted(actions) == [(b"b", 0)]
+    assert stage(Garbage(b"nobody", "no message")) == []
+
+
+def test_a_piece_that_fails_goes_to_another_slave_and_then_ends_the_run():
+    stage = Stage(b"a", b"b", prefetch=1)
+    [grant] = stage(pieces(1))
+    failure = Failure(grant.lease, "fc1", "boom")
+    [again] = stage.says(b"a", failure)
+    assert granted([again]) == [(b"b", 0)]
+    actions = stage.says(b"b", Failure(again.lease, "fc1", "boom"))
+    assert any(isinstance(one, GiveUp) and one.failure.unit == "fc1" for one in actions)
+
+
+def test_a_piece_that_fails_twice_on_the_only_slave_ends_the_run():
+    stage = Stage(b"a")
+    [grant] = stage(pieces(1))
+    [again] = stage.says(b"a", Failure(grant.lease, "fc1", "boom"))
+    actions = stage.says(b"a", Failure(again.lease, "fc1", "boom"))
+    assert any(isinstance(one, GiveUp) for one in actions)
+
+
+def test_nan_is_tried_elsewhere_before_it_is_believed():
+    stage = Stage(b"a", b"b", prefetch=1)
+    [grant] = stage(pieces(1))
+    assert not stage.master.is_last_word(b"a", grant.lease)
+    actions = stage(Rejected(b"a", grant.lease, "NaN", is_lie=False))
+    assert granted(actions) == [(b"b", 0)]
+    assert stage.master.is_last_word(b"b", actions[0].lease)
+    assert stage.master.crowd.by_id["s1"].state is State.WELL
+
+
+def test_a_lie_puts_a_slave_out_at_once():
+    stage = Stage(b"a", b"b", prefetch=1)
+    [grant] = stage(pieces(1))
+    actions = stage(Rejected(b"a", grant.lease, "wrong shape", is_lie=True))
+    assert granted(actions) == [(b"b", 0)]
+    assert any(isinstance(one, PutOut) for one in actions)
+
+
+def test_a_slave_that_is_lost_again_and_again_is_refused():
+    stage = Stage()
+    for number in range(6):
+        client = f"c{number}".encode()
+        actions = stage(Heard(client, hello("flap")))
+        stage(Lost(client, "gone"))
+    assert isinstance(actions[0].message, Refusal)
+    assert "lost 5 times" in actions[0].message.reason
+    stage.now = 100.0
+    assert isinstance(stage(Heard(b"z", hello("flap")))[0].message, Welcome)
+
+
+def test_pausing_and_resuming():
+    stage = Stage(b"a")
+    assert stage(PauseAsked()) == [Send(b"a", Pause())]
+    assert stage(pieces(1)) == []
+    assert stage.says(b"b", hello("b"))[-1] == Send(b"b", Pause())
+    actions = stage(ResumeAsked())
+    assert actions[:2] == [Send(b"a", Resume()), Send(b"b", Resume())]
+    assert granted(actions) == [(b"a", 0)]
+
+
+def test_after_the_end_nobody_is_taken_in():
+    stage = Stage(b"a")
+    assert stage(StopAsked("done")) == [Send(b"a", Stop("done"))]
+    assert isinstance(stage.says(b"b", hello())[0].message, Refusal)
+    assert granted(stage(pieces(1))) == []
+
+
+def test_a_slave_that_says_hello_again_starts_anew():
+    stage = Stage(b"a")
+    stage(pieces(1))
+    actions = stage.says(b"a", hello("a"))
+    assert Send(b"a", Welcome("s2", "run", 0.25)) in actions
+    assert granted(actions) == [(b"a", 0)]
+
+
+def test_hunger_is_said_once():
+    stage = Stage()
+    said = [one.text for one in stage.master.handle(pieces(1), 0.0) if isinstance(one, Say)]
+    assert said == ["no slaves left; the run waits until one joins"]
+    assert not stage.master.handle(Tick(), 1.0)
+
+
+def test_the_story_of_a_piece_and_of_a_slave():
+    stage = Stage(b"a", b"b", prefetch=1)
+    [grant] = stage(pieces(1))
+    actions = stage(Lost(b"a", "killed"))
+    stage.answer(b"b", actions[0])
+    assert [line.split(": ")[1] for line in stage.master.story(0)] == [
+        f"got {grant.lease.number}.0", "lost 0.0", "got 0.1", "did 0.1",
+    ]  # fmt: skip
+    assert len(stage.master.story("s1")) == 4
+
+
+@pytest.mark.parametrize("crowd", [10, 1000])
+def test_the_cost_of_an_event_does_not_grow_with_the_slaves(crowd):
+    """Counted in lines of code run, so that no clock is needed."""
+    import sys
+
+    stage = Master(MasterSettings("run", "same"))
+    for number in range(crowd):
+        stage.handle(Heard(str(number).encode(), hello(str(number)), is_local=True), 0.0)
+    grants = [a for a in stage.handle(pieces(3 * crowd), 0.0) if isinstance(a, Grant)]
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    sys.settrace(count)
+    try:
+        for grant in grants[:20]:
+            stage.handle(Heard(grant.client, update(grant.lease)), 0.01)
+            stage.handle(Heard(b"x", Beat("s1", 1)), 0.01)
+            stage.handle(Tick(), 0.01)
+    finally:
+        sys.settrace(None)
+    assert lines / 60 < 150

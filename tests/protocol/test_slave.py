@@ -1,0 +1,167 @@
+"""Stories of the slave: these events, exactly these actions."""
+
+from __future__ import annotations
+
+import pytest
+
+from veloflow.protocol.events import (
+    Computed,
+    Exit,
+    Failed,
+    Said,
+    Say,
+    Skipped,
+    Tell,
+    TermAsked,
+    Tick,
+)
+from veloflow.protocol.messages import (
+    PROTOCOL,
+    Bye,
+    Cancel,
+    Failure,
+    GiveBack,
+    Hello,
+    Introduce,
+    Job,
+    LeaseId,
+    Piece,
+    Refusal,
+    Stop,
+    Update,
+    Welcome,
+)
+from veloflow.protocol.slave import Slave, State
+
+HELLO = Hello(PROTOCOL, "same", "n", "null", "cpu", "host", 1)
+
+
+class Stage:
+    """A slave and a hand on the clock."""
+
+    def __init__(self, *, welcomed=True):
+        self.slave = Slave(HELLO)
+        self.now = 0.0
+        self.first = self.slave.start(0.0)
+        if welcomed:
+            self.hears(Welcome("s1", "run", 0.25))
+
+    def __call__(self, event, at=None):
+        self.now = self.now if at is None else at
+        actions = self.slave.handle(event, self.now)
+        self.slave.validate()
+        return [one for one in actions if not isinstance(one, Say)]
+
+    def hears(self, message, at=None):
+        return self(Said(message), at)
+
+    def gets(self, *numbers: int):
+        for number in numbers:
+            assert self.hears(job(number)) == []
+
+
+def job(number):
+    return Job(LeaseId(number, 0), Piece(number, 0, 2, 0, 10), {})
+
+
+def update(number):
+    return Update(LeaseId(number, 0), {}, (), 0.1)
+
+
+def test_it_says_hello_again_and_again_and_more_slowly():
+    stage = Stage(welcomed=False)
+    assert stage.first == [Tell(HELLO)]
+    times = []
+    while stage.now < 100:
+        stage.now = stage.slave.deadline
+        if stage(Tick()) == [Tell(HELLO)]:
+            times.append(stage.now)
+    assert times == [1, 3, 7, 15, 31, 61, 91, 121]
+
+
+def test_it_gives_up_when_nobody_answers():
+    stage = Stage(welcomed=False)
+    actions = stage(Tick(), 600.0)
+    assert isinstance(actions[0], Exit)
+    assert actions[0].code == 1
+    assert stage.slave.deadline is None
+
+
+def test_jobs_are_computed_one_at_a_time_and_in_order():
+    stage = Stage()
+    stage.gets(0, 1)
+    assert stage.slave.begin() == job(0)
+    assert stage.slave.begin() is None
+    assert stage(Computed(update(0))) == [Tell(update(0))]
+    assert stage.slave.begin() == job(1)
+
+
+def test_a_cancelled_job_is_given_back_if_it_is_not_begun():
+    stage = Stage()
+    stage.gets(0, 1)
+    stage.slave.begin()
+    assert stage.hears(Cancel(LeaseId(1, 0))) == [Tell(GiveBack(LeaseId(1, 0)))]
+    assert stage.hears(Cancel(LeaseId(0, 0))) == []  # its answer comes all the same
+    assert stage(Computed(update(0))) == [Tell(update(0))]
+    assert stage.slave.begin() is None
+
+
+def test_a_failure_and_a_job_that_came_too_late_are_told():
+    stage = Stage()
+    stage.gets(0, 1)
+    failure = Failure(LeaseId(0, 0), "unit", "boom")
+    stage.slave.begin()
+    assert stage(Failed(failure)) == [Tell(failure)]
+    stage.slave.begin()
+    assert stage(Skipped(LeaseId(1, 0))) == [Tell(GiveBack(LeaseId(1, 0)))]
+
+
+def test_it_ends_its_job_before_it_leaves():
+    stage = Stage()
+    stage.gets(0, 1)
+    stage.slave.begin()
+    assert stage(TermAsked()) == [Tell(GiveBack(LeaseId(1, 0)))]
+    assert stage.hears(job(2)) == [Tell(GiveBack(LeaseId(2, 0)))]
+    actions = stage(Computed(update(0)))
+    assert actions[0] == Tell(update(0))
+    assert isinstance(actions[1].message, Bye)
+    assert actions[2] == Exit(0, "left in good order")
+
+
+def test_an_idle_slave_leaves_at_once():
+    actions = Stage()(TermAsked())
+    assert isinstance(actions[0].message, Bye)
+    assert isinstance(actions[1], Exit)
+    assert isinstance(Stage(welcomed=False)(TermAsked())[0], Exit)
+
+
+def test_a_new_master_that_asks_is_told_and_old_work_is_forgotten():
+    stage = Stage()
+    stage.gets(0, 1)
+    stage.slave.begin()
+    [tell] = stage.hears(Introduce())
+    assert tell.message.former == "s1"
+    assert stage(Computed(update(0))) == []  # nobody knows of that lease any more
+    stage.hears(Welcome("s5", "another run", 0.25))
+    assert stage.slave.begin() is None
+    stage.gets(0)
+    assert stage.slave.begin() == job(0)
+
+
+def test_what_is_computed_for_an_old_run_is_not_told_to_the_new_one():
+    stage = Stage()
+    stage.gets(0)
+    stage.slave.begin()
+    stage.hears(Introduce())
+    stage.hears(Welcome("s1", "another run", 0.25))
+    assert stage(Computed(update(0))) == []
+
+
+@pytest.mark.parametrize(("message", "code"), [(Refusal("no"), 2), (Stop("over"), 0)])
+def test_it_goes_when_it_is_told_to(message, code):
+    for welcomed in (True, False):
+        stage = Stage(welcomed=welcomed)
+        [action] = stage.hears(message)
+        assert action.code == code
+        assert stage.slave.state is State.DONE
+        assert stage(Tick(), 1e6) == []
