@@ -145,7 +145,7 @@ def test_a_late_piece_is_given_to_an_idle_slave_and_the_first_answer_wins():
     again = []
     while not again and stage.now < 2:
         again = stage(Tick(), stage.master.deadline)
-    assert stage.now == pytest.approx(0.8 + 2 * 0.1)
+    assert stage.now == pytest.approx(0.9 + 0.35)
     assert granted(again) == [(two.client, one.lease.number)]
     [apply, cancel] = stage.answer(two.client, again[0])
     assert isinstance(apply, Apply)
