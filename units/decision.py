@@ -204,13 +204,6 @@ class Decision(Unit):
         self.complete.set(bool(self.epochs) and self._is_complete(self.epochs[-1]))
 
 
-def _deciding(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the entry of the class that decides: validation, or training, or test."""
-    names = [CLASS_NAMES[kind] for kind in (VALIDATION, TRAIN, TEST)]
-    entry: Mapping[str, Any] = next(record[name] for name in names if name in record)
-    return entry
-
-
 @final
 class DecisionGD(Decision):
     """Decides by the number of misclassified samples.
