@@ -108,6 +108,11 @@ LAYERS = (
         late=("veloflow.core", "veloflow.devices", "veloflow.runtime", "veloflow.views"),
     ),
     Layer(
+        "veloflow.testing",
+        may=("veloflow.errors", "veloflow.protocol"),
+        never=tuple(name for name in CLOCKS_AND_SOCKETS if name != "random"),
+    ),
+    Layer(
         "veloflow.cli",
         may=("veloflow.errors", "click"),
         exactly=("veloflow",),

@@ -144,6 +144,7 @@ class _Memory:
         folder = Path(plan.folder)
         try:
             is_here = (folder / "token").read_text() == plan.token
+            is_here = is_here and not os.environ.get("VELOFLOW_NO_SHARED_MEMORY")
         except OSError:
             return  # another machine, or another user
         if is_here:
