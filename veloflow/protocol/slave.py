@@ -90,6 +90,7 @@ class Slave:
         self.run = ""
         self.beat_every = 0.0
         self._hello = hello
+        self.memory = hello.memory  #: what the next hello says of shared memory
         self._patience = patience
         self._give_up = give_up * patience
         self._queue: dict[LeaseId, Job] = {}
@@ -128,7 +129,7 @@ class Slave:
     def _greet(self, now: float) -> list[SlaveAction]:
         self._next_hello = now + self._wait
         self._wait = min(2 * self._wait, _LONGEST_WAIT * self._patience)
-        hello = msgspec.structs.replace(self._hello, former=self.id)
+        hello = msgspec.structs.replace(self._hello, former=self.id, memory=self.memory)
         return [Tell(hello)]
 
     def begin(self) -> Job | None:

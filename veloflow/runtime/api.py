@@ -163,9 +163,9 @@ def prepare(
                 patience=patience,
                 exactly=mode.mode == "sync",
             )
-            cluster = stack.enter_context(_cluster(session, wishes))
+            cluster, own_checksum = stack.enter_context(_cluster(session, wishes))
             session.set_up()
-            _open_cluster(cluster, session)
+            _open_cluster(cluster, session, own_checksum)
             session.employ(cluster, mode)
         else:
             session.set_up()
@@ -178,28 +178,29 @@ def prepare(
 
 
 @contextmanager
-def _cluster(session: Session, wishes: ClusterSettings) -> Iterator[Cluster]:
-    """Start slaves; they load what they need while the master does."""
+def _cluster(session: Session, wishes: ClusterSettings) -> Iterator[tuple[Cluster, str]]:
+    """Start slaves, which load what they need while the master does; give the checksum too."""
 
     def say(text: str) -> None:
         session.events.publish(Message(text))
 
     name_of(session.definition)  # raises if slaves cannot find it
+    # now, for the file may be changed while the run goes on
+    own = checksum(session.definition, session.json_options(), settings_of(session.settings))
     cluster = Cluster(wishes, say=say, is_stopping=lambda: session.is_stopping)
     with closing(cluster):
         for address in cluster.addresses[1:]:
             say(f"slaves join with: veloflow slave {address}")
-        yield cluster
+        yield cluster, own
 
 
-def _open_cluster(cluster: Cluster, session: Session) -> None:
+def _open_cluster(cluster: Cluster, session: Session, own: str) -> None:
     """Let slaves in, once the master's session is set up."""
-    options, settings = session.json_options(), settings_of(session.settings)
     cluster.open(
         workflow=name_of(session.definition),
-        options=options,
-        settings=settings,
-        checksum=checksum(session.definition, options, settings),
+        options=session.json_options(),
+        settings=settings_of(session.settings),
+        checksum=own,
         size=session.parameters.gradients.size,
         dtype=session.parameters.dtype,
         templates={

@@ -73,6 +73,8 @@ __all__ = ["Cluster", "ClusterSettings"]
 _TRAIN = 2
 #: the longest that the master looks at nothing but its sockets, in seconds
 _GLANCE = 0.25
+#: seconds, times patience, in which a local slave has to join
+_START = 60.0
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,7 @@ class Cluster(Crew):
         for entry in [one for one in self._due if now >= one[0]]:
             self._due.remove(entry)
             self._start_slave(entry[1])
+        self._end_sleepers(now)
         if self._machine.deadline is not None and now >= self._machine.deadline:
             waiting = self._listener.receive()
             while waiting is not None and not self._ready:
@@ -509,6 +512,13 @@ class Cluster(Crew):
         )
         self._processes[process.sentinel] = process
         self._listener.watch(process.sentinel)
+
+    def _end_sleepers(self, now: float) -> None:
+        """Kill local slaves that do not come; they are then started again."""
+        limit = _START * self._settings.patience
+        for process in self._processes.values():
+            if now - process.started > limit and process.identity not in self._links:
+                process.kill()
 
     def _bury(self, sentinel: int) -> None:
         process = self._processes.pop(sentinel, None)

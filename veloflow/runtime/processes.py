@@ -64,6 +64,7 @@ class SlaveProcess:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
     sentinel: int
+    started: float
 
     @classmethod
     def start(
@@ -91,7 +92,8 @@ class SlaveProcess:
             process_group=group,
             env={**os.environ, **bounds, **environment, "VELOFLOW_IDENTITY": identity.hex()},
         )
-        return cls(number, identity, process, errors, os.pidfd_open(process.pid))
+        sentinel = os.pidfd_open(process.pid)
+        return cls(number, identity, process, errors, sentinel, time.monotonic())
 
     @property
     def pid(self) -> int:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +96,7 @@ def run_slave(
         session, checksum = session_of(plan, device)
         with session:
             session.set_up()
-            memory = _Memory(plan, session.parameters.dtype)
+            computing = _Computing(Worker(session), plan, session.parameters.dtype)
             try:
                 hello = Hello(
                     protocol=PROTOCOL,
@@ -105,14 +106,15 @@ def run_slave(
                     hardware=platform.machine(),
                     host=platform.node(),
                     pid=os.getpid(),
-                    memory=memory.name,
+                    memory=computing.memory.name,
                     capacity=_CAPACITY,
                 )
                 beats = ZmqConnection(address, b"B" + secrets.token_bytes(15), keys)
-                shell = _Shell(Slave(hello, patience=patience), connection, beats, say)
-                shell.run(_Computing(Worker(session), memory))
+                ask = partial(_ask, connection, patience, say)
+                shell = _Shell(Slave(hello, patience=patience), connection, beats, ask, say)
+                shell.run(computing)
             finally:
-                memory.close()
+                computing.memory.close()
 
 
 def _ask(connection: Connection, patience: float, say: Callable[[str], None]) -> Plan:
@@ -162,9 +164,24 @@ class _Memory:
 class _Computing:
     """A worker whose parameters come from shared memory or from frames."""
 
-    def __init__(self, worker: Worker, memory: _Memory) -> None:
+    def __init__(self, worker: Worker, plan: Plan, dtype: np.dtype[np.generic]) -> None:
         self.worker = worker
-        self._memory = memory
+        self._plan = plan
+        self._dtype = dtype
+        self.memory = _Memory(plan, dtype)
+        self._version = 0
+
+    def move(self, plan: Plan) -> None:
+        """Work for another master of the same run.
+
+        Raises:
+            ClusterError: it runs something else.
+        """
+        if plan.checksum != self._plan.checksum:
+            raise ClusterError("another master is there, and it runs something else; start anew")
+        self.memory.close()
+        self._plan = plan
+        self.memory = _Memory(plan, self._dtype)
         self._version = 0
 
     def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
@@ -177,8 +194,8 @@ class _Computing:
         data, headers, arrays = pack(updates)
         if self.worker.has_gradients(kind):
             gradients = self.worker.gradients
-            if self._memory.outbox is not None:
-                np.copyto(self._memory.outbox[job.slot], gradients)
+            if self.memory.outbox is not None:
+                np.copyto(self.memory.outbox[job.slot], gradients)
             else:
                 gradients = np.ascontiguousarray(gradients)
                 headers = (*headers, header_of("gradients", gradients))
@@ -192,7 +209,7 @@ class _Computing:
             if header.name == "parameters":
                 self.worker.load(view(header, frame))
                 self._version = job.parameters
-        board = self._memory.board
+        board = self.memory.board
         if board is None:
             return True
         for _ in range(8):
@@ -219,10 +236,12 @@ class _Shell:
         machine: Slave,
         connection: Connection,
         beats: Connection,
+        ask: Callable[[], Plan],
         say: Callable[[str], None],
     ) -> None:
         self._machine = machine
         self._connection = connection
+        self._ask = ask
         self._say = say
         self._frames: dict[object, list[Frame]] = {}
         self._exit: Exit | None = None
@@ -251,7 +270,7 @@ class _Shell:
         self._is_term_asked = True
 
     def _step(self, computing: _Computing) -> None:
-        self._listen()
+        self._listen(computing)
         if self._exit is not None:
             return
         job = self._machine.begin()
@@ -264,7 +283,7 @@ class _Shell:
             self._perform(self._machine.handle(Tick(), now))
         self._connection.wait(_GLANCE)
 
-    def _listen(self) -> None:
+    def _listen(self, computing: _Computing) -> None:
         """Handle all that has arrived."""
         if self._is_term_asked and self._machine.state not in (State.DRAINING, State.DONE):
             self._perform(self._machine.handle(TermAsked(), time.monotonic()))
@@ -275,15 +294,18 @@ class _Shell:
                 raise ClusterError(f"the master sent what is no message: {error}") from None
             if isinstance(message, Job):
                 self._frames[message.lease] = list(arrays)
-            self._hear(message)
+            self._hear(message, computing)
         while self._exit is None:
             try:
                 message = self._heart.heard.get_nowait()
             except queue.Empty:
                 return
-            self._hear(message)
+            self._hear(message, computing)
 
-    def _hear(self, message: FromMaster) -> None:
+    def _hear(self, message: FromMaster, computing: _Computing) -> None:
+        if isinstance(message, Introduce) and self._machine.state is State.READY:
+            computing.move(self._ask())  # its shared memory is another
+            self._machine.memory = computing.memory.name
         self._perform(self._machine.handle(Said(message), time.monotonic()))
 
     def _compute(self, job: Job, computing: _Computing) -> None:

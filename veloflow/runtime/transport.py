@@ -123,7 +123,10 @@ class ZmqListener:
             self._bind(address)
 
     def _bind(self, address: str) -> None:
+        port = address.rpartition(":")[2]
         try:
+            if address.startswith("tcp://") and port.isdecimal() and int(port) > 65535:
+                raise zmq.ZMQError(zmq.EINVAL, "there is no such port")
             self._socket.bind(address)
         except zmq.ZMQError as error:
             self.close()

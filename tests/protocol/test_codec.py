@@ -1,0 +1,96 @@
+"""Messages and frames: what is whole comes back, what is damaged is refused and costs nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tracemalloc
+
+import msgspec
+import pytest
+from fuzz_frames import ARRAYS, FROM_MASTER, FROM_SLAVE, HEADERS, LEASE, damaged
+
+from veloflow.errors import WireError
+from veloflow.protocol.codec import Limits, decode_from_master, decode_from_slave, encode
+from veloflow.protocol.messages import FrameHeader, Update
+
+MANY = int(os.environ.get("VELOFLOW_FUZZ", "1000000"))
+
+
+@pytest.mark.parametrize("frames", FROM_SLAVE)
+def test_what_slaves_say_comes_back(frames):
+    message, arrays = decode_from_slave(frames)
+    assert [encode(message), *arrays] == frames
+
+
+@pytest.mark.parametrize("frames", FROM_MASTER)
+def test_what_masters_say_comes_back(frames):
+    message, arrays = decode_from_master(frames)
+    assert [encode(message), *arrays] == frames
+
+
+def update(*headers: FrameHeader):
+    return encode(Update(LEASE, {}, headers, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("frames", "word"),
+    [
+        ([], "empty"),
+        ([b""], "no message"),
+        ([encode(Update(LEASE, {}, HEADERS, 0.1))], "announced"),
+        ([update(HEADERS[0]), ARRAYS[0], ARRAYS[1]], "announced"),
+        ([update(HEADERS[0]), b"123"], "came with 3 bytes"),
+        ([update(FrameHeader("x", "|O8", (3,))), bytes(24)], "dtype"),
+        ([update(FrameHeader("x", ">f4", (6,))), bytes(24)], "dtype"),
+        ([update(FrameHeader("x", "<f4", (2**40, 2**40))), bytes(24)], "came with"),
+        ([msgspec.msgpack.encode({"type": "Update", "evil": 1})], "no message"),
+        ([msgspec.msgpack.encode({"type": "Welcome"})], "no message"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_reason(frames, word):
+    with pytest.raises(WireError, match=word):
+        decode_from_slave(frames)
+
+
+def test_limits_are_kept():
+    with pytest.raises(WireError, match="more than 10"):
+        decode_from_slave(FROM_SLAVE[1], Limits(message=10))
+    with pytest.raises(WireError, match="of arrays, more than 40"):
+        decode_from_slave(FROM_SLAVE[2], Limits(arrays=40))
+
+
+def refuse(decode, messages, seed, count):
+    """Decode damaged messages; return how many were refused."""
+    refused = 0
+    for frames in damaged(messages, seed, count):
+        try:
+            decode(frames)
+        except WireError as error:
+            refused += 1
+            assert len(str(error)) < 1000
+    return refused
+
+
+SIDES = [(decode_from_slave, FROM_SLAVE), (decode_from_master, FROM_MASTER)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("decode", "messages"), SIDES)
+def test_damaged_messages_are_refused_and_nothing_else_happens(decode, messages):
+    tracemalloc.start()
+    try:
+        assert refuse(decode, messages, 1, 10_000) > 5000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20  # no declared length was believed
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(("decode", "messages"), SIDES)
+def test_a_million_damaged_messages_leave_no_trace(decode, messages):
+    refuse(decode, messages, 2, 10_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuse(decode, messages, 3, MANY // 2)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8192  # KiB

@@ -1,0 +1,246 @@
+"""Real slaves: the same bits whatever happens to them, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import veloflow
+from veloflow.core import Message
+from veloflow.errors import ClusterError, DefinitionError, InputError, OptionError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+OPTIONS = {"epochs": 3, "hidden": 20}
+VELOFLOW = [sys.executable, "-P", "-m", "veloflow"]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The parameters of a run alone with the same shards."""
+    run = veloflow.run("digits_mlp", device="numpy", sharing="sync:shards=4", **OPTIONS)
+    return run.parameters_sha256
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing():
+    before = set(leftovers())
+    yield
+    until = time.monotonic() + 5
+    while set(leftovers()) - before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert set(leftovers()) - before == set()
+
+
+def leftovers():
+    """Processes of slaves and folders of runs."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if b"slave" in words or b"veloflow-janitor" in words:
+                yield f"process {process.name}: {b' '.join(words).decode()}"
+    yield from (str(folder) for folder in Path("/dev/shm").glob("veloflow-*"))
+
+
+def slaves_of(pid):
+    """The slave processes that this process has started, by their order."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == pid and b"slave" in words:
+                found.append(int(process.name))
+    return sorted(found)
+
+
+def run(**options):
+    given = {"device": "numpy", "sharing": "sync:shards=4", **OPTIONS, **options}
+    return veloflow.run("digits_mlp", **given)
+
+
+@pytest.mark.parametrize("slaves", [1, 2, 4])
+def test_the_same_bits_with_any_number_of_slaves(alone, slaves):
+    result = run(slaves=slaves)
+    assert result.parameters_sha256 == alone
+    assert len(result.more["slaves"]) <= slaves
+    assert result.more["jobs"]["accepted"] == 4 * (24 + 6) * 3 + 4 * 6
+
+
+def test_the_same_bits_over_tcp_without_shared_memory(alone, monkeypatch):
+    """A slave that cannot reach the folder gets parameters in frames."""
+    master = subprocess.Popen(
+        [*VELOFLOW, "run", "digits_mlp", "--device", "numpy", "--sharing", "sync:shards=4",
+         "--listen", "tcp://127.0.0.1:0", "--json", *(f"{k}={v}" for k, v in OPTIONS.items())],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    lines = iter(master.stdout)
+    address = next(line for line in lines if "slaves join with" in line).split()[-1].strip('"}')
+    hidden = {**os.environ, "VELOFLOW_NO_SHARED_MEMORY": "1"}
+    joined = [
+        subprocess.Popen([*VELOFLOW, "slave", address, "--device", "numpy", "-q"], env=hidden)
+        for _ in range(2)
+    ]
+    ends = [json.loads(line) for line in lines]
+    assert master.wait(60) == 0
+    assert [one.wait(10) for one in joined] == [0, 0]
+    master.stdout.close()
+    result = next(one for one in ends if "parameters_sha256" in str(one))
+    assert alone in json.dumps(result)
+
+
+def test_async_applies_each_sample_once_and_tells_staleness():
+    result = run(slaves=2, sharing="async")
+    assert [record["train"]["samples"] for record in result.epochs[1:]] == [1437] * 3
+    assert result.more["staleness"]["max"] >= 0
+    assert sum(result.more["staleness"]["counts"].values()) == 24 * 3
+    assert result.best["validation_error_percent"] < 15
+
+
+class Trouble(threading.Thread):
+    """Does something to the slaves of this process again and again, once all have joined."""
+
+    def __init__(self, number, every, times, slaves):
+        super().__init__(daemon=True)
+        self.number, self.every, self.times = number, every, times
+        self.missing = threading.Semaphore(0)
+        self.slaves = slaves
+        self.done = 0
+        self.over = threading.Event()
+
+    def watch(self, session):
+        session.events.subscribe(Message, self.hear)
+
+    def hear(self, message):
+        if " joined: " in message.text:
+            self.missing.release()
+
+    def run(self):
+        for _ in range(self.slaves):
+            self.missing.acquire(timeout=20)
+        while self.done < self.times and not self.over.wait(self.every):
+            slaves = slaves_of(os.getpid())
+            if slaves:
+                os.kill(slaves[self.done % len(slaves)], self.number)
+                self.done += 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_the_same_bits_when_slaves_are_killed_stopped_or_asked_to_leave(number):
+    expected = run(epochs=40).parameters_sha256
+    trouble = Trouble(number, 0.3, 3, slaves=3)
+    trouble.start()
+    result = run(epochs=40, slaves=3, patience=0.5, watch=trouble.watch)
+    trouble.over.set()
+    trouble.join()
+    assert trouble.done >= 2
+    assert result.parameters_sha256 == expected
+
+
+def test_a_definition_that_slaves_cannot_find_is_refused():
+    def build(wf):
+        wf.start >> wf.end
+
+    with pytest.raises(DefinitionError, match=r"put build\(\) into a file"):
+        veloflow.run(build, slaves=1)
+
+
+def test_a_device_that_slaves_do_not_have_ends_the_run_with_their_reason():
+    with pytest.raises(ClusterError, match="no device"):
+        run(slaves=1, device="nonsense", patience=0.1)
+
+
+def test_a_busy_address_is_named():
+    with pytest.raises(
+        InputError, match=r"cannot listen on tcp://127\.0\.0\.1:99999: there is no such port"
+    ):
+        run(listen=["tcp://127.0.0.1:99999"])
+
+
+def test_a_wrong_mode_is_named():
+    with pytest.raises(OptionError, match="no mode 'sink'"):
+        run(slaves=1, sharing="sink")
+
+
+def test_a_stranger_with_another_definition_is_refused(tmp_path):
+    own = tmp_path / "mine.py"
+    own.write_text(
+        "from veloflow.workflows.digits_mlp import build as whole\n"
+        "def build(wf, *, epochs: int = 200) -> None:\n    whole(wf, epochs=epochs)\n"
+    )
+    command = [*VELOFLOW, "run", str(own), "--slaves", "1", "--listen", "tcp://127.0.0.1:0",
+               "--device", "numpy", "--json"]  # fmt: skip
+    master = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    lines = iter(master.stdout)
+    address = next(line for line in lines if "slaves join with" in line).split()[-1].strip('"}')
+    next(line for line in lines if " joined: " in line)
+    own.write_text(own.read_text() + "# changed\n")
+    late = subprocess.run(
+        [*VELOFLOW, "slave", address, "--device", "numpy"], capture_output=True, text=True
+    )
+    rest = list(lines)
+    assert master.wait(60) == 0
+    master.stdout.close()
+    assert late.returncode == 1
+    assert "its definition, its options or its version" in late.stderr
+    assert any("is refused" in line for line in rest)
+
+
+def test_ctrl_c_stops_cleanly_and_resume_gives_the_same_bits(tmp_path):
+    expected = run(epochs=60).parameters_sha256
+    command = [*VELOFLOW, "run", "digits_mlp", "epochs=60", "hidden=20", "--device", "numpy",
+               "--sharing", "sync:shards=4", "--slaves", "2", "--checkpoint", str(tmp_path / "c"),
+               "--result", str(tmp_path / "r.json")]  # fmt: skip
+    master = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    for line in master.stdout:
+        if '"epoch": 5' in line:
+            master.send_signal(signal.SIGINT)
+            break
+    master.stdout.read()
+    master.stdout.close()
+    assert master.wait(30) == 130
+    subprocess.run([*command, "--resume", "-q"], check=True)
+    assert json.loads((tmp_path / "r.json").read_text())["parameters_sha256"] == expected
+
+
+def test_a_killed_master_takes_its_slaves_back(tmp_path):
+    """Slaves that joined by themselves outlive their master and serve the next one."""
+    expected = run(epochs=200).parameters_sha256
+    listening = subprocess.run(
+        [sys.executable, "-c", "import socket as s; x = s.socket(); x.bind(('127.0.0.1', 0)); "
+         "print(x.getsockname()[1])"], capture_output=True, text=True,
+    )  # fmt: skip
+    address = f"tcp://127.0.0.1:{listening.stdout.strip()}"
+    command = [*VELOFLOW, "run", "digits_mlp", "epochs=200", "hidden=20", "--device", "numpy",
+               "--sharing", "sync:shards=4", "--listen", address, "--checkpoint-every", "0.2",
+               "--checkpoint", str(tmp_path / "c"), "--result", str(tmp_path / "r.json"),
+               ]  # fmt: skip
+    slaves = [subprocess.Popen([*VELOFLOW, "slave", address, "-d", "numpy", "-q"]) for _ in "ab"]
+    master = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    for line in master.stdout:
+        if '"epoch": 10' in line:
+            master.kill()
+            break
+    master.wait()
+    master.stdout.close()
+    assert (tmp_path / "c" / "last.safetensors").exists()
+    again = subprocess.run([*command, "--resume", "-q"], timeout=90)
+    assert again.returncode == 0
+    assert [one.wait(20) for one in slaves] == [0, 0]
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["parameters_sha256"] == expected
+    assert len(result["slaves"]) == 2
