@@ -107,6 +107,8 @@ def main() -> None:
               help="Let more slaves join at tcp://HOST:PORT; may be given again.")  # fmt: skip
 @click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
               help="Scales every wait for slaves.  [default: 1]")  # fmt: skip
+@click.option("--keys", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Keys for addresses that others can reach; see veloflow keys.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep checkpoints in this folder.")  # fmt: skip
 @click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,
@@ -169,9 +171,13 @@ def run(
 @click.option("--name", default="", help="What to call this slave.  [default: the host's name]")
 @click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
               help="Scales every wait for the master.  [default: 1]")  # fmt: skip
+@click.option("--key", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="The slave's own NAME.key_secret.")  # fmt: skip
+@click.option("--master-key", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="The master's public master.key.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @_debug_option
-def slave(address: str, device: str, name: str, patience: float, quiet: bool) -> None:
+def slave(address: str, device: str, quiet: bool, **settings: Any) -> None:
     """Compute for the master at ADDRESS until its run is over.
 
     SIGTERM or Ctrl-C: the slave ends its job and leaves. It has to have the same version of
@@ -188,7 +194,43 @@ def slave(address: str, device: str, name: str, patience: float, quiet: bool) ->
         if not quiet:
             click.echo(text)
 
-    join(address, device, name=name, patience=patience, say=say)
+    join(address, device, say=say, **settings)
+
+
+@main.group()
+def keys() -> None:
+    """Make keys for masters and slaves on different machines.
+
+    \b
+    Examples:
+      veloflow keys new cluster-keys
+      veloflow keys add cluster-keys gpu-box
+      veloflow run mnist_mlp --listen tcp://0.0.0.0:5555 --keys cluster-keys
+      veloflow slave tcp://head:5555 --key gpu-box.key_secret --master-key master.key
+    """
+
+
+@keys.command("new")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@_debug_option
+def new_keys(folder: Path) -> None:
+    """Make the master's pair of keys in DIR."""
+    from veloflow.runtime.keys import make_keys
+
+    public = make_keys(folder)
+    click.echo(f"{public} is for slaves to know the master by; the secret one stays here")
+
+
+@keys.command("add")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR")
+@click.argument("name")
+@_debug_option
+def add_keys(folder: Path, name: str) -> None:
+    """Make a pair of keys for the slave NAME, which masters with the keys in DIR accept."""
+    from veloflow.runtime.keys import add_slave
+
+    secret = add_slave(folder, name)
+    click.echo(f"take {secret} and {folder / 'master.key'} to the slave's machine")
 
 
 def _listing() -> str:

@@ -128,7 +128,7 @@ def test_a_unit_that_raises_is_named_and_a_new_start_cures_it():
     wf = looping()
     after(wf["b"], 2, lambda: 1 / 0)
     wf.flow.run_round()
-    with pytest.raises(UnitError, match="b.*ZeroDivisionError"):
+    with pytest.raises(UnitError, match=r"b.*ZeroDivisionError"):
         wf.flow.run_round()
     with pytest.raises(StalledError):
         wf.flow.run_round()

@@ -18,6 +18,7 @@ from veloflow.runtime.cluster import Cluster, ClusterSettings
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
+from veloflow.runtime.keys import ServerKeys, check_address
 from veloflow.runtime.plan import checksum, name_of, settings_of
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
@@ -53,6 +54,7 @@ def run(
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
+    keys: str | Path | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     resume: bool | str | Path = False,
@@ -73,6 +75,7 @@ def run(
         slaves: how many local slave processes compute.
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
+        keys: a folder of keys, for addresses that other machines can reach.
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
@@ -95,6 +98,7 @@ def run(
         slaves=slaves,
         listen=listen,
         patience=patience,
+        keys=keys,
         checkpoint=checkpoint,
         resume=resume,
         watch=watch,
@@ -118,6 +122,7 @@ def prepare(
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
+    keys: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     watch: Callable[[Session], None] | None = None,
@@ -136,6 +141,8 @@ def prepare(
         )
     given = {**(saved.options if saved else {}), **(options or {})}
     has_slaves = bool(slaves or listen)
+    for address in listen:
+        check_address(address, has_keys=keys is not None)
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
@@ -161,6 +168,7 @@ def prepare(
                 listen=tuple(listen),
                 device=device if isinstance(device, str) else device.name,
                 patience=patience,
+                keys=None if keys is None else ServerKeys.load(Path(keys)),
                 exactly=mode.mode == "sync",
             )
             cluster, own_checksum = stack.enter_context(_cluster(session, wishes))

@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from veloflow.core import Payload
-    from veloflow.runtime.transport import Frame, Listener, ServerKeys
+    from veloflow.runtime.keys import ServerKeys
+    from veloflow.runtime.transport import Frame, Listener
     from veloflow.runtime.worker import Jobs
 
 __all__ = ["Cluster", "ClusterSettings"]
@@ -503,12 +504,15 @@ class Cluster(Crew):
             *("--name", f"slave{number + 1}"),
             *("--patience", str(settings.patience)),
         ]
+        environment = dict(settings.environment)
+        if settings.keys is not None:
+            environment["VELOFLOW_KEYS"] = settings.keys.local().as_text()
         process = SlaveProcess.start(
             number,
             arguments,
             group=self._janitor.group,
             cores=1 if settings.exactly else cores,
-            environment=dict(settings.environment),
+            environment=environment,
         )
         self._processes[process.sentinel] = process
         self._listener.watch(process.sentinel)

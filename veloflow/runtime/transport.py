@@ -7,11 +7,14 @@ TCP. Frames go in and out; what they mean is not known here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import zmq
 
 from veloflow.errors import InputError
+
+if TYPE_CHECKING:
+    from veloflow.runtime.keys import ClientKeys, ServerKeys
 
 __all__ = ["Connection", "Listener", "ZmqConnection", "ZmqListener"]
 
@@ -21,31 +24,6 @@ Frame = bytes | bytearray | memoryview
 _LARGE = 65536
 #: messages that may wait for one client
 _QUEUE = 10_000
-
-
-class Guard(Protocol):
-    """Who lets clients in."""
-
-    def stop(self) -> None:
-        """Let nobody in any more."""
-
-
-class ServerKeys(Protocol):
-    """The master's keys, as Z85 text, and who may come in."""
-
-    secret: bytes
-    public: bytes
-
-    def start_authenticator(self, context: zmq.Context[Any]) -> Guard:
-        """Let only those in whose keys are accepted."""
-
-
-class ClientKeys(Protocol):
-    """A slave's keys and the master's public one, as Z85 text."""
-
-    secret: bytes
-    public: bytes
-    server_public: bytes
 
 
 class Listener(Protocol):
