@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from veloflow.protocol.events import (
@@ -333,15 +335,128 @@ def test_the_story_of_a_piece_and_of_a_slave():
     assert len(stage.master.story("s1")) == 4
 
 
-@pytest.mark.parametrize("crowd", [10, 1000])
-def test_the_cost_of_an_event_does_not_grow_with_the_slaves(crowd):
-    """Counted in lines of code run, so that no clock is needed."""
-    import sys
+def test_a_slave_that_gives_back_what_it_got_is_not_given_it_again_at_once():
+    stage = Stage(b"a")
+    grants = stage(pieces(2))
+    assert granted(stage.says(b"a", GiveBack(grants[1].lease))) == []
+    assert stage.master.crowd.by_id["s1"].state is State.DRAINING
+    assert granted(stage(Tick(), 0.2)) == []
+    assert granted(stage(Tick(), 0.25)) == [(b"a", 1)]  # it did not leave after all
+    assert stage.master.crowd.by_id["s1"].state is State.WELL
 
-    stage = Master(MasterSettings("run", "same"))
+
+def test_another_takes_what_a_leaving_slave_gives_back():
+    stage = Stage(b"a", b"b", prefetch=1)
+    [grant] = stage(pieces(1))
+    assert granted(stage.says(b"a", GiveBack(grant.lease))) == [(b"b", 0)]
+    stage.says(b"a", Bye("done here"))
+    assert stage.master.crowd.by_id["s1"].state is State.LEFT
+
+
+def test_a_cancelled_job_that_comes_back_is_no_sign_of_leaving():
+    stage = Stage(b"a", b"b")
+    first = stage(pieces(3))
+    again = [one for one in stage.answer(b"b", first[1]) if isinstance(one, Grant)]
+    stage.answer(b"b", again[0])
+    stage.says(b"a", GiveBack(first[2].lease))
+    assert stage.master.crowd.by_id["s1"].state is State.WELL
+
+
+def test_a_piece_that_waits_for_another_slave_holds_nobody_up():
+    stage = Stage(b"a", b"b", prefetch=1)
+    one, two = stage(pieces(3))
+    assert granted(stage.says(b"a", Failure(one.lease, "unit", "boom"))) == [(b"a", 2)]
+    assert granted(stage.answer(b"b", two)) == [(b"b", 0)]
+
+
+def test_a_failed_piece_does_not_wait_for_a_slave_that_is_silent():
+    stage = Stage(b"a", b"b", prefetch=1)
+    one, _ = stage(pieces(2))
+    for _ in range(8):
+        stage.now += 0.25
+        stage.beat(b"a")
+    stage(Tick())
+    assert stage.master.crowd.by_id["s2"].state is State.SUSPECT
+    assert len(granted(stage.says(b"a", Failure(one.lease, "unit", "boom")))) == 1
+
+
+def test_a_late_piece_does_not_go_to_the_slave_on_which_it_failed():
+    stage = Stage(b"a", b"b", prefetch=1)
+    [one] = stage(pieces(1))
+    again = []
+    while not again:
+        stage.beat(b"a")
+        stage.beat(b"b")
+        again = [one for one in stage(Tick(), stage.now + 0.25) if isinstance(one, Grant)]
+    assert again[0].client != one.client
+    assert stage.says(again[0].client, Failure(again[0].lease, "unit", "boom")) == []
+    assert isinstance(stage.answer(one.client, one)[0], Apply)
+
+
+def test_beats_of_a_stranger_with_the_same_id_do_not_count():
+    """After a restart of the master ids are given anew, and old slaves still say theirs."""
+    stage = Stage(b"a")
+    assert stage.says(b"pulse", Beat("s1", 1)) == [Send(b"pulse", Beat("s1", 1))]
+    assert stage.says(b"another", Beat("s1", 1), at=1.0) == [Send(b"another", Introduce())]
+    stage(Tick(), 1.4)
+    assert stage.master.crowd.by_id["s1"].state is State.WELL
+    stage(Tick(), 1.5)
+    assert stage.master.crowd.by_id["s1"].state is State.SUSPECT
+
+
+def test_a_master_that_was_away_for_long_calls_nobody_stuck():
+    stage = Stage(b"a", prefetch=1)
+    for number in range(4):
+        for grant in stage(pieces(1, number)):
+            stage.answer(b"a", grant, stage.now + 0.1)
+    [grant] = stage(pieces(1, 4))
+    stage(Away(), 1000.0)
+    assert stage(Tick(), 1000.1) == []
+    stage(Tick(), stage.master.deadline)
+    assert isinstance(stage.answer(b"a", grant)[0], Apply)
+
+
+def test_nothing_is_called_late_before_the_answers_are_read():
+    stage = Stage(b"a", b"b", prefetch=1)
+    for number in range(4):
+        for grant in stage(pieces(2, 2 * number)):
+            stage.answer(grant.client, grant, stage.now + 0.1)
+    one, two = stage(pieces(2, 8))
+    assert stage(Away(), stage.now + 60) == []
+    assert granted(stage.answer(one.client, one)) == []
+    assert granted(stage(Tick(), stage.now + 0.1)) == []
+    assert granted(stage(Tick(), stage.master.deadline)) == [(one.client, two.lease.number)]
+
+
+def test_time_passes_without_ticks_too():
+    stage = Stage(b"a", b"b", prefetch=1)
+    stage(pieces(1))
+    for _ in range(8):  # a master that always has something to handle
+        stage.now += 0.25
+        stage.beat(b"b")
+    assert stage.master.crowd.by_id["s1"].state is State.SUSPECT
+    assert stage.master.ledger.load_of("s2") == 1
+
+
+def test_a_slave_that_comes_and_goes_is_watched_once():
+    stage = Stage(b"a")
+    for _ in range(20):
+        stage(Tick(), stage.now + 1.6)
+        stage.beat(b"a")
+    ticks = 0
+    end = stage.now + 1.4
+    while stage.master.deadline < end:
+        stage(Tick(), stage.master.deadline)
+        ticks += 1
+    assert ticks <= 3
+
+
+def lines_run(crowd: int, work: int, seconds: float) -> float:
+    """Return how many lines of code an event costs, so that no clock is needed."""
+    master = Master(MasterSettings("run", "same"))
     for number in range(crowd):
-        stage.handle(Heard(str(number).encode(), hello(str(number)), is_local=True), 0.0)
-    grants = [a for a in stage.handle(pieces(3 * crowd), 0.0) if isinstance(a, Grant)]
+        master.handle(Heard(str(number).encode(), hello(str(number)), is_local=True), 0.0)
+    grants = [a for a in master.handle(pieces(work), 0.0) if isinstance(a, Grant)]
     lines = 0
 
     def count(frame, event, argument):
@@ -351,10 +466,19 @@ def test_the_cost_of_an_event_does_not_grow_with_the_slaves(crowd):
 
     sys.settrace(count)
     try:
-        for grant in grants[:20]:
-            stage.handle(Heard(grant.client, update(grant.lease)), 0.01)
-            stage.handle(Heard(b"x", Beat("s1", 1)), 0.01)
-            stage.handle(Tick(), 0.01)
+        first = max(0, work - crowd) % crowd  # those before may hold two pieces
+        for grant in grants[first : first + 8]:
+            master.handle(Heard(grant.client, update(grant.lease)), seconds)
+            master.handle(Heard(b"x", Beat("s1", 1)), seconds)
+            master.handle(Tick(), seconds)
     finally:
         sys.settrace(None)
-    assert lines / 60 < 150
+    return lines / 24
+
+
+@pytest.mark.parametrize("share", [3.0, 2.0, 1.2, 1.0, 0.8])
+def test_the_cost_of_an_event_does_not_grow_with_the_slaves(share):
+    """With work that waits, with work to take over, and with idle slaves."""
+    few, many = (lines_run(crowd, int(share * crowd), 0.01) for crowd in (10, 1000))
+    assert many < 1.5 * few + 10
+    assert many < 250

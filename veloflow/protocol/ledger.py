@@ -42,7 +42,6 @@ class Entry:
     leases: list[Lease] = field(default_factory=list)
     #: who held which attempt, for telling a late answer from one that was never asked for
     holders: dict[int, str] = field(default_factory=dict)
-    failures: int = 0
     is_done: bool = False
     is_waiting: bool = True
 
@@ -76,9 +75,9 @@ class Ledger:
         return len(self._waiting)
 
     @property
-    def first_waiting(self) -> int:
-        """The number of the piece that is leased next; call it when one waits."""
-        return self._waiting[0]
+    def queue(self) -> Iterator[int]:
+        """The numbers of the pieces that nobody holds, in the order in which they are leased."""
+        return iter(self._waiting)
 
     @property
     def open(self) -> Iterator[Entry]:
@@ -107,7 +106,11 @@ class Ledger:
         """Give the next waiting piece to a slave; None when none waits."""
         if not self._waiting:
             return None
-        number = self._waiting.popleft()
+        return self.lease_this(self._waiting[0], slave, now)
+
+    def lease_this(self, number: int, slave: str, now: float) -> Lease:
+        """Give a piece that waits to a slave, out of its turn too."""
+        self._waiting.remove(number)  # it is among the first
         self._entries[number].is_waiting = False
         return self._grant(self._entries[number], slave, now)
 

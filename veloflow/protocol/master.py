@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from veloflow.protocol.dealer import Dealer
+from veloflow.protocol.door import Door
 from veloflow.protocol.events import (
     Action,
     Apply,
@@ -30,7 +32,6 @@ from veloflow.protocol.events import (
 )  # fmt: skip
 from veloflow.protocol.ledger import Lease, Ledger, Verdict
 from veloflow.protocol.messages import (
-    PROTOCOL,
     Beat,
     Bye,
     Cancel,
@@ -51,12 +52,12 @@ from veloflow.protocol.slaves import Crowd, Slave, State
 
 __all__ = ["Master", "MasterSettings"]
 
+#: no lease is called late so soon after the master was away, in beats
+_READING = 0.5
 #: silent for so many beats: what it holds goes to others; for so many more: it is put out
 _SILENT, _GONE = 6, 40
 #: a slave that beats but whose work has not advanced for so many seconds is put out
 _STUCK = 60.0
-#: lost so often within a minute, a slave is not taken in again
-_FLAPS = 5
 _STORY = 4096
 
 
@@ -107,15 +108,13 @@ class Master:
                 Tick: lambda event, now: None,
             },
         )
-        self._due: list[tuple[float, LeaseId, str]] = []  # when leases that are begun are late
+        self._dealer = Dealer(self.ledger, self.crowd, self._pace)
         self._watch: list[tuple[float, str]] = []  # when to look whether slaves are silent
-        self._late: dict[int, None] = {}  # pieces that wait for a second slave
         self._failures: dict[int, dict[str, Failure]] = {}
-        self._introduced: dict[bytes, float] = {}
-        self._losses: dict[str, deque[float]] = {}
+        self._door = Door(settings.checksum, settings.patience, settings.beat_every)
         self._joined = 0
         self._next_number = 0
-        self._last = float("-inf")
+        self._last = self._looked = float("-inf")
         self._absent_until = float("-inf")
         self._is_paused = False
         self._stopped = ""
@@ -127,8 +126,8 @@ class Master:
     @property
     def deadline(self) -> float | None:
         """When to call with Tick at the latest; None for never."""
-        times = [heap[0][0] for heap in (self._due, self._watch) if heap]
-        return min(times, default=None)
+        times = [self._dealer.deadline, self._watch[0][0] if self._watch else None]
+        return min((one for one in times if one is not None), default=None)
 
     @property
     def capacity(self) -> int:
@@ -153,11 +152,16 @@ class Master:
     # -- events -------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Action]:
-        """Take in an event; return what is to be done, in order."""
+        """Take in an event; return what is to be done, in order.
+
+        Time passes with Tick, when all that had arrived was handled; or with any event if
+        nobody says Tick, for there is always more to handle.
+        """
         self._last = now
         self._actions = []
         self._handlers[type(event)](event, now)
-        self._pass_time(now)
+        if type(event) is Tick or now - self._looked >= self.settings.beat_every:
+            self._pass_time(now)
         self._give_work(now)
         self._watch_hunger()
         return self._actions
@@ -178,8 +182,7 @@ class Master:
         if type(message) is Update:
             self._on_update(slave, message, now)
         elif type(message) is GiveBack:
-            if self._answered(slave, message.lease, now) and self.ledger.take_back(message.lease):
-                self._note_return(message.lease.number)
+            self._on_give_back(slave, message.lease, now)
         elif type(message) is Failure:
             if self._answered(slave, message.lease, now):
                 self._fail(slave, message)
@@ -190,7 +193,8 @@ class Master:
         former = self.crowd.by_client.get(client)
         if former is not None:  # it has lost its memory of us
             self._let_go(former, "lost", "it said hello again")
-        reason = self._objection(hello, is_local, now)
+        reason = f"the run is over: {self._stopped}" if self._stopped else ""
+        reason = reason or self._door.objection(hello, is_local, now)
         if reason:
             self.counters["refused"] += 1
             self._actions.append(Send(client, Refusal(reason)))
@@ -200,39 +204,24 @@ class Master:
         capacity = min(hello.capacity, self.settings.prefetch)
         slave = Slave(f"s{self._joined}", client, hello, is_local, capacity, now, now)
         self.crowd.add(slave)
-        self._introduced.pop(client, None)
-        heapq.heappush(self._watch, (now + _SILENT * self.settings.beat_every, slave.id))
+        self._door.let_in(client)
+        self._look_later(slave, now + _SILENT * self.settings.beat_every)
         self._tell(now, "joined", slave.id)
-        beat_every = self.settings.beat_every
-        self._actions.append(Send(client, Welcome(slave.id, self.settings.run, beat_every)))
+        self._welcome(slave)
         self._say("info", f"slave {slave.id} joined: {hello.name} on {hello.host}, {hello.device}")
-        if self._is_paused:
-            self._actions.append(Send(client, Pause()))
 
-    def _objection(self, hello: Hello, is_local: bool, now: float) -> str:
-        """Return why a slave is not taken in; empty if it is."""
-        if self._stopped:
-            return f"the run is over: {self._stopped}"
-        if hello.protocol != PROTOCOL:
-            return (
-                f"it speaks protocol {hello.protocol} and the master {PROTOCOL}; "
-                "install the same version of veloflow on both sides"
-            )
-        if hello.checksum != self.settings.checksum:
-            return (
-                "its definition, its options or its version of veloflow differ from the master's; "
-                "give it the same files and the same version"
-            )
-        losses = self._losses.get(f"{hello.name}@{hello.host}", ())
-        recent = [one for one in losses if now - one < 60 * self.settings.patience]
-        if len(recent) >= _FLAPS and not is_local:
-            return f"it was lost {len(recent)} times within a minute; mend it first"
-        return ""
+    def _welcome(self, slave: Slave) -> None:
+        welcome = Welcome(slave.id, self.settings.run, self.settings.beat_every)
+        self._actions.append(Send(slave.client, welcome))
+        if self._is_paused:
+            self._actions.append(Send(slave.client, Pause()))
 
     def _on_beat(self, client: bytes, beat: Beat, now: float) -> None:
         slave = self.crowd.by_id.get(beat.slave)
-        if slave is None or slave.state not in (State.WELL, State.SUSPECT):
-            self._introduce(client, now)
+        if slave is not None and not slave.pulse:
+            slave.pulse = client
+        if slave is None or slave.is_gone or slave.pulse != client:
+            self._introduce(client, now)  # the same id may be of another, from an earlier master
             return
         self._actions.append(Send(client, beat))
         if beat.progress != slave.progress:
@@ -241,10 +230,7 @@ class Master:
 
     def _introduce(self, client: bytes, now: float) -> None:
         """Ask who speaks, but not at every word."""
-        if now - self._introduced.get(client, float("-inf")) >= self.settings.beat_every:
-            if len(self._introduced) > 10_000:  # a flood of strangers is not remembered
-                self._introduced.clear()
-            self._introduced[client] = now
+        if self._door.is_to_ask(client, now):
             self._actions.append(Send(client, Introduce()))
 
     def _is_alive(self, slave: Slave, now: float) -> None:
@@ -254,7 +240,7 @@ class Master:
             self.crowd.place(slave)
             self._tell(now, "is heard of again", slave.id)
             self._say("info", f"slave {slave.id} is heard of again")
-            heapq.heappush(self._watch, (now + _SILENT * self.settings.beat_every, slave.id))
+            self._look_later(slave, now + _SILENT * self.settings.beat_every)
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -280,7 +266,7 @@ class Master:
 
     def _settle(self, number: int) -> None:
         self.ledger.forget(number)
-        self._late.pop(number, None)
+        self._dealer.settle(number)
         self._failures.pop(number, None)
 
     def _cancel(self, leases: list[Lease]) -> None:
@@ -294,12 +280,18 @@ class Master:
         if lease not in slave.owed:
             self._on_unasked(slave, lease)
             return False
-        was_first = next(iter(slave.owed)) == lease
-        del slave.owed[lease]
-        if was_first and slave.owed:
-            self._begin(slave, now)
-        self.crowd.place(slave)
+        self._dealer.answered(slave, lease, now)
         return True
+
+    def _on_give_back(self, slave: Slave, lease: LeaseId, now: float) -> None:
+        """It did not begin with a job: that was cancelled, or else it is about to leave."""
+        if not self._answered(slave, lease, now) or not self.ledger.take_back(lease):
+            return
+        self._dealer.returned(lease.number)
+        if slave.state is State.WELL:
+            slave.move("gives back")
+            self.crowd.place(slave)
+            self._look_later(slave, now + self.settings.beat_every)
 
     def _on_unasked(self, slave: Slave, lease: LeaseId) -> None:
         """An answer that is not owed: it came twice, or it is to a job that the slave never had."""
@@ -311,12 +303,6 @@ class Master:
             self._put_out(slave, "wrong", f"it answers job {lease.number}, which it never had")
         else:
             self.counters["doubled"] += 1
-
-    def _begin(self, slave: Slave, now: float) -> None:
-        """The slave has begun with the first of what it owes."""
-        slave.started = now
-        lease = next(iter(slave.owed))
-        heapq.heappush(self._due, (now + self._pace.limit(slave.owed[lease]), lease, slave.id))
 
     def _on_rejected(self, event: Rejected, now: float) -> None:
         slave = self.crowd.by_client.get(event.client)
@@ -333,7 +319,8 @@ class Master:
         number = failure.lease.number
         if not self.ledger.take_back(failure.lease):
             return
-        self._note_return(number)
+        self._dealer.returned(number)
+        self._dealer.bar(number, slave.id)
         self.counters["failed"] += 1
         by = self._failures.setdefault(number, {})
         is_hopeless = self._is_hopeless(number, slave, {slave.id, *by})
@@ -353,9 +340,7 @@ class Master:
     def _on_lost(self, event: Lost, now: float) -> None:
         slave = self.crowd.by_client.get(event.client)
         if slave is not None:
-            self._losses.setdefault(
-                f"{slave.hello.name}@{slave.hello.host}", deque(maxlen=_FLAPS)
-            ).append(now)
+            self._door.lost(slave.hello, now)
             self.counters["lost"] += 1
             self._let_go(slave, "lost", event.reason)
 
@@ -382,67 +367,65 @@ class Master:
 
     def _take_all_back(self, slave: Slave) -> None:
         for lease in self.ledger.lose(slave.id):
-            self._note_return(lease.id.number)
+            self._dealer.returned(lease.id.number)
             self._tell(self._last, "lost", slave.id, lease.id)
-
-    def _note_return(self, number: int) -> None:
-        """A holder of a piece is gone; if there is another, it has had its time already."""
-        if self.ledger[number].is_waiting:
-            self._late.pop(number, None)
-        else:
-            self._late[number] = None
 
     # -- time ---------------------------------------------------------------------------------
 
     def _pass_time(self, now: float) -> None:
-        while self._due and now >= self._due[0][0]:
-            _, lease, id_ = heapq.heappop(self._due)
-            self._look_at_lease(lease, id_)
+        self._looked = now
+        self._dealer.pass_time(now)
         while self._watch and now >= self._watch[0][0]:
-            _, id_ = heapq.heappop(self._watch)
-            self._look_at_slave(self.crowd.by_id[id_], now)
+            when, id_ = heapq.heappop(self._watch)
+            slave = self.crowd.by_id[id_]
+            if not slave.is_gone and slave.look_at == when:
+                self._look_at(slave, now)
 
-    def _look_at_lease(self, lease: LeaseId, id_: str) -> None:
-        """A lease is late if it is still the first that its slave owes, and still counts."""
-        slave = self.crowd.by_id[id_]
-        if lease.number in self.ledger and next(iter(slave.owed), None) == lease:
-            entry = self.ledger[lease.number]
-            if len(entry.leases) == 1 and entry.leases[0].id == lease:
-                self._late[lease.number] = None
+    def _look_later(self, slave: Slave, when: float) -> None:
+        slave.look_at = when
+        heapq.heappush(self._watch, (when, slave.id))
 
-    def _look_at_slave(self, slave: Slave, now: float) -> None:
-        if slave.state not in (State.WELL, State.SUSPECT):
-            return
+    def _look_at(self, slave: Slave, now: float) -> None:
+        """See whether a slave is silent, stuck, or about to leave."""
         beat = self.settings.beat_every
-        due = max(slave.heard + _SILENT * beat, self._absent_until)
         if slave.state is State.SUSPECT:
             due = max(slave.suspected + _GONE * beat, self._absent_until)
-        if now >= due:
-            if slave.state is State.SUSPECT:
+            if now >= due:
                 self._put_out(slave, "silent for long", f"silent for {now - slave.heard:.1f} s")
                 return
-            slave.move("silent")
-            slave.suspected = now
-            self._take_all_back(slave)
-            self.crowd.place(slave)
-            self.counters["suspected"] += 1
-            self._say("warning", f"slave {slave.id} is silent: its work goes to others")
-            due = now + _GONE * beat
-        elif self._is_stuck(slave, now):
-            self._put_out(slave, "stuck", "it beats, but its work does not advance")
-            return
-        heapq.heappush(self._watch, (due, slave.id))
+        else:
+            due = max(slave.heard + _SILENT * beat, self._absent_until)
+            if now >= due:
+                self._suspect(slave, now)
+                due = now + _GONE * beat
+            elif self._is_stuck(slave, now):
+                self._put_out(slave, "stuck", "it beats, but its work does not advance")
+                return
+            elif slave.state is State.DRAINING:
+                slave.move("still here")
+                self.crowd.place(slave)
+        self._look_later(slave, due)
+
+    def _suspect(self, slave: Slave, now: float) -> None:
+        slave.move("silent")
+        slave.suspected = now
+        self._take_all_back(slave)
+        self.crowd.place(slave)
+        self.counters["suspected"] += 1
+        self._say("warning", f"slave {slave.id} is silent: its work goes to others")
 
     def _is_stuck(self, slave: Slave, now: float) -> bool:
-        if slave.state is not State.WELL or not slave.owed:
+        if not slave.owed:
             return False
         limit = 20 * self._pace.limit(next(iter(slave.owed.values())))
-        since = max(slave.started, slave.progressed)
+        since = max(slave.started, slave.progressed, self._absent_until)
         return now - since >= max(_STUCK * self.settings.patience, limit)
 
     def _on_away(self, event: Away, now: float) -> None:
         """Silence proves nothing while nobody listened."""
+        self._looked = now
         self._absent_until = now + _SILENT * self.settings.beat_every
+        self._dealer.keep_quiet(now + _READING * self.settings.beat_every)
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -454,60 +437,11 @@ class Master:
     def _give_work(self, now: float) -> None:
         if self._is_paused or self._stopped:
             return
-        while self.ledger.waiting:
-            slave = self._taker()
-            if slave is None:
-                return
-            lease = self.ledger.lease(slave.id, now)
-            assert lease is not None
-            self._grant(slave, lease.id, now)
-        if self._late or self.crowd.stacked:
-            self._give_again(now)
-
-    def _taker(self) -> Slave | None:
-        """Return who is to have the next piece: somebody on whom it has not failed."""
-        failed = self._failures.get(self.ledger.first_waiting, {})
-        if not failed:
-            return next(self.crowd.free(), None)
-        fresh = [one for one in self.crowd if one.id not in failed]
-        if not fresh:
-            return next(self.crowd.free(), None)
-        return next((one for one in self.crowd.free() if one.id not in failed), None)
-
-    def _grant(self, slave: Slave, lease: LeaseId, now: float) -> None:
-        piece = self.ledger[lease.number].piece
-        slave.owed[lease] = (piece.kind, piece.count)
-        if len(slave.owed) == 1:
-            self._begin(slave, now)
-        self.crowd.place(slave)
-        self._tell(now, "got", slave.id, lease)
-        self._actions.append(Grant(slave.client, lease, piece))
-
-    def _give_again(self, now: float) -> None:
-        """Let idle slaves take on what is late, then what others hold and have not begun."""
-        for slave in list(self.crowd.free(0)):
-            number = self._next_late(slave) or self._next_unbegun(slave)
-            if number is None:
-                return
-            self._late.pop(number[0], None)
-            self.counters["speculated"] += 1
-            lease = self.ledger.lease_again(number[0], slave.id, now)
-            self._grant(slave, lease.id, now)
-
-    def _next_late(self, slave: Slave) -> tuple[int] | None:
-        for number in self._late:
-            if all(one.slave != slave.id for one in self.ledger[number].leases):
-                return (number,)
-        return None
-
-    def _next_unbegun(self, slave: Slave) -> tuple[int] | None:
-        for id_ in self.crowd.stacked:
-            for lease in reversed(list(self.crowd.by_id[id_].owed)[1:]):
-                if lease.number in self.ledger:
-                    holders = self.ledger[lease.number].leases
-                    if len(holders) == 1 and holders[0].id == lease and id_ != slave.id:
-                        return (lease.number,)
-        return None
+        while (dealt := self._dealer.deal(now)) is not None:
+            slave, lease = dealt
+            self._tell(now, "got", slave.id, lease)
+            self._actions.append(Grant(slave.client, lease, self.ledger[lease.number].piece))
+        self.counters["speculated"] = self._dealer.again
 
     # -- pause, stop, words -------------------------------------------------------------------
 
@@ -549,24 +483,15 @@ class Master:
         """
         self.ledger.validate()
         self.crowd.validate()
-        due = {(lease, id_) for _, lease, id_ in self._due}
+        self._dealer.validate()
         for slave in self.crowd:
             for lease in self.ledger.leases_of(slave.id):
                 assert lease.id in slave.owed, f"{slave.id} does not owe {lease}"
-            first = next(iter(slave.owed), None)
-            if slave.state is State.WELL and first is not None and first.number in self.ledger:
-                entry = self.ledger[first.number]
-                is_current = any(one.id == first for one in entry.leases)
-                is_watched = (first, slave.id) in due or len(entry.leases) > 1
-                assert not is_current or is_watched or first.number in self._late, first
-        for number in self._late:
-            assert not self.ledger[number].is_waiting, f"piece {number} is late and waits"
         here = {slave.id for slave in self.crowd}
         for entry in self.ledger.open:
             assert all(one.slave in here for one in entry.leases), f"held by nobody: {entry}"
-        assert not (self.ledger.waiting and self._could_give()), "work waits, and so does a slave"
-        watched = {id_ for _, id_ in self._watch}
-        assert here <= watched, f"nobody watches {here - watched}"
-
-    def _could_give(self) -> bool:
-        return not self._is_paused and not self._stopped and self._taker() is not None
+        watched = set(self._watch)
+        for slave in self.crowd:
+            assert (slave.look_at, slave.id) in watched, f"nobody watches {slave}"
+        if not self._is_paused and not self._stopped:
+            self._dealer.validate_dealt()

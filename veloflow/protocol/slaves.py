@@ -17,6 +17,7 @@ class State(Enum):
     """What a slave is to the master."""
 
     WELL = "well"  #: it is heard of, and gets work
+    DRAINING = "draining"  #: it gave a job back, so it may be about to leave: it gets no work
     SUSPECT = "suspect"  #: it is silent: it gets no work, and what it held goes to others
     LEFT = "left"  #: it said goodbye
     LOST = "lost"  #: its process or its connection is gone
@@ -26,6 +27,15 @@ class State(Enum):
 #: state -> event -> state; what is not here cannot happen
 TRANSITIONS: dict[State, dict[str, State]] = {
     State.WELL: {
+        "gives back": State.DRAINING,
+        "silent": State.SUSPECT,
+        "bye": State.LEFT,
+        "lost": State.LOST,
+        "wrong": State.PUT_OUT,
+        "stuck": State.PUT_OUT,
+    },
+    State.DRAINING: {
+        "still here": State.WELL,
         "silent": State.SUSPECT,
         "bye": State.LEFT,
         "lost": State.LOST,
@@ -50,7 +60,8 @@ class Slave:
     """A slave and what it owes.
 
     ``owed`` are the leases that it has not answered, void ones too, in the order in which it got
-    them; it computes the first of them since ``started``.
+    them; it computes the first of them since ``started``. ``pulse`` is the connection of its
+    beats. ``look_at`` is when the master looks whether all is well with it.
     """
 
     id: str
@@ -61,6 +72,8 @@ class Slave:
     heard: float
     joined: float
     suspected: float = 0.0
+    look_at: float = 0.0
+    pulse: bytes = b""
     state: State = State.WELL
     owed: dict[LeaseId, tuple[int, int]] = field(default_factory=dict)  #: and the sort of piece
     started: float = 0.0
@@ -68,6 +81,11 @@ class Slave:
     progressed: float = 0.0
     jobs: int = 0
     seconds: float = 0.0
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the master has no more to do with it."""
+        return not TRANSITIONS[self.state]
 
     @property
     def load(self) -> int:
@@ -87,7 +105,8 @@ class Crowd:
         self.by_client: dict[bytes, Slave] = {}
         self._free: list[dict[str, None]] = []
         self._placed: dict[str, int] = {}
-        self.stacked: dict[str, None] = {}  #: those that owe two answers or more
+        #: those that owe two answers or more, but for those that were found to hold nothing new
+        self.stacked: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[Slave]:
         return iter(self.by_client.values())
@@ -145,8 +164,9 @@ class Crowd:
             is_free = slave.state is State.WELL and slave.load < slave.capacity
             assert (self._placed.get(slave.id) == slave.load) == is_free, f"misplaced: {slave}"
             assert (slave.id in self._placed) == is_free, f"misplaced: {slave}"
-            assert slave.state in (State.WELL, State.SUSPECT), f"gone and still here: {slave}"
-            assert (slave.id in self.stacked) == (slave.state is State.WELL and slave.load >= 2)
+            assert not slave.is_gone, f"gone and still here: {slave}"
+            is_stacked = slave.state is State.WELL and slave.load >= 2
+            assert is_stacked or slave.id not in self.stacked, f"nothing to take from {slave}"
         known = {slave.id for slave in self}
         assert set(self._placed) <= known, "somebody who is gone may get work"
         assert sum(len(ids) for ids in self._free) == len(self._placed), "somebody is free twice"

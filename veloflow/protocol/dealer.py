@@ -1,0 +1,189 @@
+"""Which piece goes to which slave, and when a piece that somebody holds counts as late."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+from veloflow.protocol.slaves import State
+
+if TYPE_CHECKING:
+    from veloflow.protocol.ledger import Lease, Ledger
+    from veloflow.protocol.messages import LeaseId
+    from veloflow.protocol.pace import Pace
+    from veloflow.protocol.slaves import Crowd, Slave
+
+__all__ = ["Dealer"]
+
+
+class Dealer:
+    """Deals pieces out: what waits, then what is late, then what others have not begun.
+
+    A piece is *barred* from a slave on which it failed, or which has computed it already and is
+    to be compared with another. It goes to somebody else, and to that slave only if there is
+    nobody else.
+    """
+
+    def __init__(self, ledger: Ledger, crowd: Crowd, pace: Pace) -> None:
+        self._ledger = ledger
+        self._crowd = crowd
+        self._pace = pace
+        self._due: list[tuple[float, LeaseId, str]] = []  # when leases that are begun are late
+        self._late: dict[int, None] = {}  # pieces that wait for a second slave
+        self._barred: dict[int, set[str]] = {}
+        self._quiet_until = float("-inf")
+        self.again = 0  #: how often a piece was given to a second slave
+
+    @property
+    def deadline(self) -> float | None:
+        """When the next lease is late, if nothing happens."""
+        return max(self._due[0][0], self._quiet_until) if self._due else None
+
+    # -- what happens to leases ---------------------------------------------------------------
+
+    def answered(self, slave: Slave, lease: LeaseId, now: float) -> None:
+        """Take an answer off what a slave owes; it has begun with the next."""
+        was_first = next(iter(slave.owed)) == lease
+        del slave.owed[lease]
+        if was_first and slave.owed:
+            self._begin(slave, now)
+        self._crowd.place(slave)
+
+    def _begin(self, slave: Slave, now: float) -> None:
+        slave.started = now
+        lease = next(iter(slave.owed))
+        heapq.heappush(self._due, (now + self._pace.limit(slave.owed[lease]), lease, slave.id))
+
+    def returned(self, number: int) -> None:
+        """A holder of a piece is gone; if there is another, it has had its time already."""
+        if self._ledger[number].is_waiting:
+            self._late.pop(number, None)
+        else:
+            self._late[number] = None
+
+    def bar(self, number: int, slave: str) -> None:
+        """Keep a piece from a slave, as long as there are others."""
+        self._barred.setdefault(number, set()).add(slave)
+
+    def settle(self, number: int) -> None:
+        """Forget a piece that is done."""
+        self._late.pop(number, None)
+        self._barred.pop(number, None)
+
+    def has_other(self, number: int) -> bool:
+        """Whether a slave is well that this piece is not barred from."""
+        barred = self._barred.get(number, ())  # few, so this ends soon
+        return any(one.id not in barred and one.state is State.WELL for one in self._crowd)
+
+    # -- time ---------------------------------------------------------------------------------
+
+    def keep_quiet(self, until: float) -> None:
+        """Call nothing late before that time: the answers may have come and be unread."""
+        self._quiet_until = until
+
+    def pass_time(self, now: float) -> None:
+        """Find out what is late."""
+        while self._due and now >= max(self._due[0][0], self._quiet_until):
+            _, lease, id_ = heapq.heappop(self._due)
+            slave = self._crowd.by_id[id_]
+            # late only if it is still the first that its slave owes, and nobody else has it
+            if next(iter(slave.owed), None) == lease and self._is_only(lease):
+                self._late[lease.number] = None
+
+    def _is_only(self, lease: LeaseId) -> bool:
+        """Whether this lease is the only current one of its piece."""
+        if lease.number not in self._ledger:
+            return False
+        leases = self._ledger[lease.number].leases
+        return len(leases) == 1 and leases[0].id == lease
+
+    # -- dealing ------------------------------------------------------------------------------
+
+    def deal(self, now: float) -> tuple[Slave, LeaseId] | None:
+        """Give one piece to one slave; None when there is nothing to give, or nobody to take it."""
+        slave, lease = self._deal_waiting(now) or self._deal_again(now) or (None, None)
+        if slave is None or lease is None:
+            return None
+        piece = self._ledger[lease.id.number].piece
+        slave.owed[lease.id] = (piece.kind, piece.count)
+        if len(slave.owed) == 1:
+            self._begin(slave, now)
+        self._crowd.place(slave)
+        return slave, lease.id
+
+    def _deal_waiting(self, now: float) -> tuple[Slave, Lease] | None:
+        for number in self._ledger.queue:  # more than the first only past barred pieces
+            slave = self._taker(number)
+            if slave is not None:
+                return slave, self._ledger.lease_this(number, slave.id, now)
+            if next(self._crowd.free(), None) is None:
+                return None
+        return None
+
+    def _taker(self, number: int) -> Slave | None:
+        barred = self._barred.get(number)
+        if not barred or not self.has_other(number):
+            return next(self._crowd.free(), None)
+        return next((one for one in self._crowd.free() if one.id not in barred), None)
+
+    def _deal_again(self, now: float) -> tuple[Slave, Lease] | None:
+        """Let an idle slave take on what is late, then what another has not begun."""
+        idle = next(self._crowd.free(0), None)
+        if idle is None:
+            return None
+        for number in self._late:  # more than the first only past barred pieces
+            barred = self._barred.get(number, ())
+            slave = next((one for one in self._crowd.free(0) if one.id not in barred), None)
+            if slave is not None:
+                return self._give_again(number, slave, now)
+        unbegun = self._next_unbegun(idle)
+        return None if unbegun is None else self._give_again(unbegun, idle, now)
+
+    def _give_again(self, number: int, slave: Slave, now: float) -> tuple[Slave, Lease]:
+        self._late.pop(number, None)
+        self.again += 1
+        return slave, self._ledger.lease_again(number, slave.id, now)
+
+    def _next_unbegun(self, slave: Slave) -> int | None:
+        """Return a piece that another slave holds and has not begun, the last that it got."""
+        stacked = self._crowd.stacked
+        while stacked:
+            id_ = next(iter(stacked))
+            for lease in reversed(list(self._crowd.by_id[id_].owed)[1:]):
+                if self._is_only(lease) and slave.id not in self._barred.get(lease.number, ()):
+                    return lease.number
+            del stacked[id_]  # nothing more to take there until it gets another piece
+        return None
+
+    # -- invariants ---------------------------------------------------------------------------
+
+    def validate(self) -> None:
+        """Check all that must hold between two events.
+
+        Raises:
+            AssertionError: the state is broken.
+        """
+        due = {(lease, id_) for _, lease, id_ in self._due}
+        for slave in self._crowd:
+            first = next(iter(slave.owed), None)
+            if first is not None and self._is_only(first):
+                is_watched = (first, slave.id) in due or first.number in self._late
+                assert is_watched, f"nobody sees when {first} is late"
+        for number in self._late:
+            assert not self._ledger[number].is_waiting, f"piece {number} is late and waits"
+            assert len(self._ledger[number].leases) == 1, f"piece {number} is late with two"
+        for number in self._barred:
+            assert number in self._ledger, f"piece {number} is barred and done"
+
+    def validate_dealt(self) -> None:
+        """Check that no piece waits which somebody could take.
+
+        Raises:
+            AssertionError: one does.
+        """
+        well = {one.id for one in self._crowd if one.state is State.WELL}
+        free = {one.id for one in self._crowd.free()}
+        for number in self._ledger.queue if free else ():
+            barred = self._barred.get(number, set())
+            takers = free - barred if well - barred else free
+            assert not takers, f"piece {number} waits, and so do {sorted(takers)}"
