@@ -93,7 +93,9 @@ def run_slave(
     identity = bytes.fromhex(os.environ.pop("VELOFLOW_IDENTITY", "")) or (
         b"R" + secrets.token_bytes(15)
     )
-    with contextlib.closing(ZmqConnection(address, identity, keys)) as connection:
+    with contextlib.closing(
+        ZmqConnection(address, identity, keys, patience=patience)
+    ) as connection:
         plan = _ask(connection, patience, say)
         session, checksum = session_of(plan, device)
         with session:
@@ -111,7 +113,9 @@ def run_slave(
                     memory=computing.memory.name,
                     capacity=_CAPACITY,
                 )
-                beats = ZmqConnection(address, b"B" + secrets.token_bytes(15), keys)
+                beats = ZmqConnection(
+                    address, b"B" + secrets.token_bytes(15), keys, patience=patience
+                )
                 ask = partial(_ask, connection, patience, say)
                 shell = _Shell(Slave(hello, patience=patience), connection, beats, ask, say)
                 shell.run(computing)
@@ -380,7 +384,8 @@ class _Heart:
             every = self._machine.beat_every
             progress = 0 if self.worker is None else self.worker.steps
             beat: FromSlave = Beat(self._machine.id, progress)
-            self._connection.send([encode(beat)])
+            with contextlib.suppress(ClusterError):  # the computing thread will find out too
+                self._connection.send([encode(beat)])
             while (frames := self._connection.receive()) is not None:
                 with contextlib.suppress(WireError):
                     message, _ = decode_from_master(frames)

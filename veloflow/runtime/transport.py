@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import zmq
 
-from veloflow.errors import InputError
+from veloflow.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
     from veloflow.runtime.keys import ClientKeys, ServerKeys
@@ -162,17 +162,27 @@ class ZmqConnection:
         address: the master's.
         identity: what the master knows this client by; random and secret.
         keys: for CURVE.
+        patience: scales the time after which a master that takes nothing counts as closed.
 
     Raises:
         InputError: this is no address.
     """
 
-    def __init__(self, address: str, identity: bytes, keys: ClientKeys | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        identity: bytes,
+        keys: ClientKeys | None = None,
+        *,
+        patience: float = 1.0,
+    ) -> None:
+        self._address = address
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.set(zmq.ROUTING_ID, identity)
         self._socket.set(zmq.LINGER, 1000)
         self._socket.set(zmq.SNDHWM, _QUEUE)
+        self._socket.set(zmq.SNDTIMEO, round(10_000 * patience))
         self._socket.set(zmq.RECONNECT_IVL, 50)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 2000)
         self._socket.set(zmq.HEARTBEAT_IVL, 5000)
@@ -191,8 +201,18 @@ class ZmqConnection:
             ) from None
 
     def send(self, frames: Sequence[Frame]) -> None:
-        """Send; waits when the master does not read."""
-        _send(self._socket, frames, 0)
+        """Send; waits when the master does not read, but not for ever.
+
+        Raises:
+            ClusterError: the master takes nothing.
+        """
+        try:
+            _send(self._socket, frames, 0)
+        except zmq.Again:
+            raise ClusterError(
+                f"the master at {self._address} takes nothing from this slave: "
+                "it is busy, or does not accept its keys"
+            ) from None
 
     def receive(self) -> list[Frame] | None:
         """Return the next message; None when none has arrived."""
