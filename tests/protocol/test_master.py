@@ -320,7 +320,7 @@ def test_a_slave_that_says_hello_again_starts_anew():
 def test_hunger_is_said_once():
     stage = Stage()
     said = [one.text for one in stage.master.handle(pieces(1), 0.0) if isinstance(one, Say)]
-    assert said == ["no slaves left; the run waits until one joins"]
+    assert said == ["no slaves yet; the run waits until one joins"]
     assert not stage.master.handle(Tick(), 1.0)
 
 

@@ -8,8 +8,8 @@ A fenced block claims something by the second word after its opening fence:
 
 Each block runs in an empty folder of its own. Links to other sites are not followed.
 
-The table of files in docs/architecture.md must be what the files' first lines say; ``--write``
-brings it up to date.
+The table of files in docs/architecture.md must be what the files' first lines say, and the diagrams
+in docs/protocol.md what the tables of transitions say; ``--write`` brings both up to date.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from checkout import ROOT, modules
+from veloflow.protocol import slave, slaves
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```(\w+) +(run|definition)\s*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 ANY_FENCE = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
-FILES = re.compile(r"(?<=<!-- files: begin -->\n).*?(?=<!-- files: end -->)", re.DOTALL)
 TIME_LIMIT = 300.0
 
 
@@ -124,25 +125,55 @@ def purpose(path: Path) -> str:
     return text.partition("\n")[0].replace("|", "\\|")
 
 
-def old_table(*, write: bool) -> Iterator[str]:
-    """Yield a complaint if the table of files is old; write the new one instead if told so."""
-    path = ROOT / "docs" / "architecture.md"
-    text = path.read_text(encoding="utf-8")
-    new = FILES.sub(lambda _: table_of_files(), text)
-    if new == text:
-        return
-    if write:
-        path.write_text(new, encoding="utf-8")
-    else:
-        yield "docs/architecture.md: the table of files is old: run this script with --write"
+def diagram(transitions: Mapping[Enum, Mapping[str, Enum]]) -> str:
+    """Return a table of transitions as a Mermaid diagram; the first state is where it begins."""
+    lines = [f"    [*] --> {_id(next(iter(transitions)))}"]
+    for state, ways in transitions.items():
+        lines.append(f'    state "{state.value}" as {_id(state)}')
+        events: dict[Enum, list[str]] = {}
+        for event, target in ways.items():
+            events.setdefault(target, []).append(event)
+        lines += [f"    {_id(state)} --> {_id(to)}: {', '.join(why)}" for to, why in events.items()]
+        if not ways:
+            lines.append(f"    {_id(state)} --> [*]")
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```", ""])
+
+
+def _id(state: Enum) -> str:
+    return state.name.lower()
+
+
+GENERATED = (
+    ("docs/architecture.md", "files", table_of_files),
+    ("docs/protocol.md", "slaves", lambda: diagram(slaves.TRANSITIONS)),
+    ("docs/protocol.md", "slave", lambda: diagram(slave.TRANSITIONS)),
+)
+"""Document, name of the part between ``begin`` and ``end``, and what must stand there."""
+
+
+def old_parts(*, write: bool) -> Iterator[str]:
+    """Yield a complaint for each generated part that is old; write it anew instead if told so."""
+    for name, part, make in GENERATED:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        begin, end = f"<!-- {part}: begin -->\n", f"<!-- {part}: end -->"
+        if begin not in text or end not in text:
+            yield f"{name}: there is no part {part!r} between its marks"
+            continue
+        head, _, rest = text.partition(begin)
+        new = head + begin + make() + end + rest.partition(end)[2]
+        if new != text and write:
+            path.write_text(new, encoding="utf-8")
+        elif new != text:
+            yield f"{name}: the part {part!r} is old: run this script with --write"
 
 
 def main() -> int:
     """Check all documents; return the exit code."""
-    table = list(old_table(write="--write" in sys.argv[1:]))
+    old = list(old_parts(write="--write" in sys.argv[1:]))
     paths = documents()
     runnable = [block for path in paths for block in blocks(path)]
-    problems = table + [line for path in paths for line in broken_links(path)]
+    problems = old + [line for path in paths for line in broken_links(path)]
     problems += [text for block in runnable if (text := complaint(block)) is not None]
     for problem in problems:
         print(problem, file=sys.stderr)

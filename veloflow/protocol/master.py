@@ -462,10 +462,11 @@ class Master:
         if not self.crowd.by_client and len(self.ledger) and not self._stopped:
             if not self._is_starving:
                 self._is_starving = True
-                self._say("warning", "no slaves left; the run waits until one joins")
+                what = "no slaves left" if self._joined else "no slaves yet"
+                self._say("warning", f"{what}; the run waits until one joins")
         elif self._is_starving and self.crowd.by_client:
             self._is_starving = False
-            self._say("info", "there is a slave again; the run goes on")
+            self._say("info", "there is a slave; the run goes on")
 
     def _say(self, level: str, text: str) -> None:
         self._actions.append(Say(level, text))
