@@ -1,0 +1,186 @@
+"""What slaves cost and bring: empty jobs beside bare ZeroMQ, parameters beside a copy, training."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import zmq
+
+import veloflow
+from veloflow.core import EpochDone
+from veloflow.protocol.codec import encode
+from veloflow.protocol.messages import Job, LeaseId, Piece, Update
+from veloflow.runtime.shared_memory import Board, make_folder, remove_folder
+
+pytestmark = [pytest.mark.bench, pytest.mark.cluster]
+
+JOBS = 5000
+
+EMPTY = f"""
+import time
+from veloflow import Unit, Workflow
+from veloflow.core import Farm
+
+class Empty(Unit):
+    def run(self):
+        raise AssertionError("this is for slaves")
+    def run_as_master(self):
+        farm = self.service(Farm)
+        list(farm.map(self, [{{}}] * 500))  # everybody is there and warm
+        began = time.perf_counter()
+        list(farm.map(self, [{{}}] * {JOBS}))
+        self.rate = {JOBS} / (time.perf_counter() - began)
+    def results(self):
+        return {{"rate": self.rate}}
+
+def build(wf: Workflow) -> None:
+    wf.start >> Empty(wf) >> wf.end
+"""
+
+#: a slave that does nothing but answer
+BARE = """
+import sys, zmq
+socket = zmq.Context().socket(zmq.DEALER)
+socket.connect(sys.argv[1])
+answer = bytes.fromhex(sys.argv[2])
+socket.send(b"ready")
+while socket.recv():
+    socket.send(answer)
+"""
+
+
+def bare_rate(ahead):
+    """Jobs per second of a loop that sends frames of the same size and counts answers."""
+    context = zmq.Context()
+    socket = context.socket(zmq.ROUTER)
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    job = encode(Job(LeaseId(1000, 0), Piece(1000, 0, -1, 1000, 1), {"Empty": {}}))
+    answer = encode(Update(LeaseId(1000, 0), {"Empty": {}}, (), 1e-5))
+    command = [sys.executable, "-c", BARE, f"tcp://127.0.0.1:{port}", answer.hex()]
+    slaves = [subprocess.Popen(command) for _ in range(2)]
+    clients = [socket.recv_multipart()[0] for _ in slaves]
+    began = 0.0
+    for client in clients * ahead:
+        socket.send_multipart([client, job])
+    for number in range(JOBS + 500):
+        if number == 500:
+            began = time.perf_counter()
+        client, _ = socket.recv_multipart()
+        socket.send_multipart([client, job])
+    rate = JOBS / (time.perf_counter() - began)
+    for client in clients:
+        socket.send_multipart([client, b""])
+    for slave in slaves:
+        slave.kill()
+        slave.wait()
+    context.destroy(linger=0)
+    return rate
+
+
+def test_empty_jobs_beside_bare_zeromq(tmp_path, capsys):
+    own = tmp_path / "empty.py"
+    own.write_text(EMPTY)
+    ours, bare = [], []
+    for _ in range(5):
+        result = veloflow.run(str(own), slaves=2, device="numpy")
+        ours.append(result.more["rate"])
+        bare.append(bare_rate(ahead=2))
+    rates = [statistics.median(one) for one in (ours, bare)]
+    with capsys.disabled():
+        print(f"\nempty jobs/s: {rates[0]:.0f}, bare ZeroMQ {rates[1]:.0f}, "
+              f"ratio {rates[0] / rates[1]:.2f} ({min(ours):.0f}-{max(ours):.0f}, "
+              f"{min(bare):.0f}-{max(bare):.0f})")  # fmt: skip
+
+
+def test_parameters_beside_a_copy(capsys):
+    folder = make_folder()
+    values, out = np.random.default_rng(1).random(10_000_000, np.float32), np.empty(
+        10_000_000, np.float32
+    )  # fmt: skip
+    board = Board(folder / "b", values.size, np.float32, create=True)
+    reader = Board(folder / "b", values.size, np.float32)
+    copies, crossings = [], []
+    for version in range(1, 12):
+        began = time.perf_counter()
+        np.copyto(out, values)
+        copies.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        board.write(version, values)
+        np.copyto(out, reader.look(version))
+        crossings.append(time.perf_counter() - began)
+    remove_folder(folder)
+    one, two = statistics.median(copies), statistics.median(crossings)
+    with capsys.disabled():
+        print(f"\n40 MB: {1e3 * two:.1f} ms from master to slave, a copy {1e3 * one:.1f} ms, "
+              f"ratio {two / one:.2f}")  # fmt: skip
+
+
+NETWORK = """
+from veloflow import Workflow
+from veloflow.units import ArrayLoader, softmax, standard_workflow, tanh
+import numpy as np
+
+def build(wf: Workflow, *, batch: int = 64, epochs: int = 4) -> None:
+    random = np.random.default_rng(1)
+    data = random.random((batch * (20480 // batch), 784), np.float32)
+    loader = ArrayLoader(wf, data, random.integers(0, 10, len(data)), minibatch_size=batch)
+    standard_workflow(wf, loader=loader, layers=[tanh(128), softmax(10)], learning_rate=0.01,
+                      max_epochs=epochs)
+"""
+
+
+def veloflow_rate(path, batch):
+    """Samples per second of two slaves in sync mode: the best epoch of a run."""
+    ends = []
+
+    def watch(session):
+        session.events.subscribe(
+            veloflow.core.EpochDone, lambda e: ends.append(time.perf_counter())
+        )
+
+    veloflow.run(str(path), batch=batch, slaves=2, sharing="sync:shards=2", device="numpy",
+                 watch=watch)  # fmt: skip
+    return 20480 / min(b - a for a, b in itertools.pairwise(ends))
+
+
+def torch_rate(torch, batch, threads):
+    """Samples per second of one process: the best of four epochs."""
+    torch.set_num_threads(threads)
+    data = torch.rand(batch * (20480 // batch), 784)
+    labels = torch.randint(0, 10, (len(data),))
+    net = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.Tanh(), torch.nn.Linear(128, 10))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    loss = torch.nn.CrossEntropyLoss()
+    best = 1e9
+    for _ in range(4):
+        began = time.perf_counter()
+        order = torch.randperm(len(data))
+        for first in range(0, len(data), batch):
+            rows = order[first : first + batch]
+            optimizer.zero_grad()
+            loss(net(data[rows]), labels[rows]).backward()
+            optimizer.step()
+        best = min(best, time.perf_counter() - began)
+    return len(data) / best
+
+
+@pytest.mark.parametrize("batch", [64, 512])
+def test_two_slaves_beside_one_process_of_torch(batch, tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    own = tmp_path / "net.py"
+    own.write_text(NETWORK)
+    ours, theirs = [], []
+    for _ in range(5):
+        ours.append(veloflow_rate(own, batch))
+        theirs.append(max(torch_rate(torch, batch, threads) for threads in (1, 2)))
+    one, two = statistics.median(ours), statistics.median(theirs)
+    with capsys.disabled():
+        print(f"\nMLP 784-128-10, batch {batch}: {one:.0f} samples/s with 2 slaves, torch "
+              f"{two:.0f}, ratio {one / two:.2f} ({min(ours):.0f}-{max(ours):.0f}, "
+              f"{min(theirs):.0f}-{max(theirs):.0f})")  # fmt: skip
