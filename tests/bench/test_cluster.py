@@ -13,7 +13,6 @@ import pytest
 import zmq
 
 import veloflow
-from veloflow.core import EpochDone
 from veloflow.protocol.codec import encode
 from veloflow.protocol.messages import Job, LeaseId, Piece, Update
 from veloflow.runtime.shared_memory import Board, make_folder, remove_folder
