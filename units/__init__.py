@@ -23,11 +23,12 @@ from veloflow.units.all2all import (
     GradientDescent,
 )
 from veloflow.units.checkpoint import Checkpoint
-from veloflow.units.datasets import DigitsLoader, WineLoader
+from veloflow.units.datasets import DigitsLoader, WineLoader, digits
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.dropout import Dropout, GDDropout
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
+from veloflow.units.farm_map import FarmMap
 from veloflow.units.filling import Constant, FanIn, Filling, Gaussian, Uniform
 from veloflow.units.forward import Forward
 from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
@@ -84,6 +85,7 @@ __all__ = [
     "EvaluatorSoftmax",
     "Exp",
     "FanIn",
+    "FarmMap",
     "Filling",
     "Fixed",
     "Forward",
@@ -113,6 +115,7 @@ __all__ = [
     "TableLoader",
     "Uniform",
     "WineLoader",
+    "digits",
     "dropout",
     "linear",
     "normalizer_of",

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import final
+from functools import cache
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 from veloflow.units.fullbatch import FullBatchLoader, Samples
 
-__all__ = ["DigitsLoader", "WineLoader"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DigitsLoader", "WineLoader", "digits"]
+
+
+@cache
+def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the pixels of 1,797 handwritten digits (n, 64), in [-1, 1], and their classes (n,)."""
+    from sklearn.datasets import load_digits
+
+    data, labels = load_digits(return_X_y=True)
+    return data / 8.0 - 1.0, labels
 
 
 @final
@@ -20,13 +33,11 @@ class DigitsLoader(FullBatchLoader):
 
     def load_samples(self) -> Samples:
         """Return the digits."""
-        from sklearn.datasets import load_digits
-
-        data, labels = load_digits(return_X_y=True)
+        data, labels = digits()
         held = np.arange(len(data)) % 5 == 0
         order = np.concatenate([np.flatnonzero(held), np.flatnonzero(~held)])
         lengths = (0, int(held.sum()), int((~held).sum()))
-        return Samples(data[order] / 8.0 - 1.0, labels[order], lengths)
+        return Samples(data[order], labels[order], lengths)
 
 
 @final
