@@ -103,13 +103,15 @@ class ClusterSettings:
 
 @dataclass
 class _Link:
-    """What the shell knows of a client: how its arrays travel."""
+    """What the shell knows of a client: how its arrays travel.
 
+    A slave that says another hello gets another link; slots go back to the link they are of.
+    """
+
+    hello: Hello
     outbox: Outbox | None
     slots: list[int]
     version: int = 0  # of the parameters that were sent to it
-    device: str = ""
-    host: str = ""
 
 
 @dataclass
@@ -166,11 +168,11 @@ class Cluster(Crew):
         for number in range(settings.slaves):
             self._start_slave(number)
         self._links: dict[bytes, _Link] = {}
-        #: number of a piece -> client and lease -> slot
-        self._granted: dict[int, dict[tuple[bytes, LeaseId], int]] = {}
+        #: number of a piece -> client and lease -> where its arrays will be
+        self._granted: dict[int, dict[tuple[bytes, LeaseId], tuple[_Link, int]]] = {}
         self._work: dict[int, _Work] = {}
         self._ready: deque[Done] = deque()
-        self._spent: tuple[bytes, int] | None = None  # the slot of the last piece handed out
+        self._spent: tuple[_Link, int] | None = None  # the slot of the last piece handed out
         self._version = 0
         self._values: NDArray[np.floating] | None = None
         self._board: Board | None = None
@@ -236,10 +238,9 @@ class Cluster(Crew):
     def next(self) -> Done:
         """Wait for the next piece that is done, and listen to everything meanwhile."""
         if self._spent is not None:
-            client, slot = self._spent
+            link, slot = self._spent
             self._spent = None
-            if client in self._links:
-                self._links[client].slots.append(slot)
+            link.slots.append(slot)
         if time.monotonic() - self._away_since > self._machine.settings.beat_every:
             self._handle(Away())
         while not self._ready:
@@ -351,6 +352,9 @@ class Cluster(Crew):
 
     def _connect(self, client: bytes, hello: Hello) -> str:
         """Open the slave's outbox; return why it cannot be taken in, if so."""
+        former = self._links.get(client)
+        if former is not None and former.hello == hello:
+            return ""  # it only asked again
         outbox = None
         slots = min(hello.capacity, self._machine.settings.prefetch) + 2
         if hello.memory:
@@ -360,9 +364,7 @@ class Cluster(Crew):
                 outbox = Outbox(self._folder / hello.memory, self._size, self._dtype, slots)
             except (StorageError, OSError, ValueError) as error:
                 return f"its outbox cannot be read: {error}"
-        self._links[client] = _Link(
-            outbox, list(range(slots)), device=hello.device, host=hello.host
-        )
+        self._links[client] = _Link(hello, outbox, list(range(slots)))
         self._devices[hello.device] = None
         return ""
 
@@ -372,14 +374,14 @@ class Cluster(Crew):
         self, client: bytes, update: Update, frames: Sequence[Frame]
     ) -> Done | Rejected | None:
         """Look whether an update has the form that it must have, and finite numbers."""
-        slot = self._granted.get(update.lease.number, {}).get((client, update.lease))
+        place = self._granted.get(update.lease.number, {}).get((client, update.lease))
         work = self._work.get(update.lease.number)
-        if slot is None or work is None:
+        if place is None or work is None:
             return None  # late, or a lie: the machine knows
+        link, slot = place
         payloads = unpack(update.data, update.frames, frames)
         gradients: NDArray[Any] | None = None
         if work.piece.kind == _TRAIN:
-            link = self._links[client]
             if link.outbox is not None:
                 gradients = link.outbox[slot]
             else:
@@ -450,8 +452,9 @@ class Cluster(Crew):
 
     def _grant(self, grant: Grant) -> bool:
         work, link = self._work[grant.lease.number], self._links[grant.client]
-        slot = link.slots.pop(0)
-        self._granted.setdefault(grant.lease.number, {})[grant.client, grant.lease] = slot
+        slot = link.slots.pop(0) if link.outbox is not None else 0
+        place = link, slot
+        self._granted.setdefault(grant.lease.number, {})[grant.client, grant.lease] = place
         version = self._version if self._settings.exactly or link.outbox is None else 0
         headers, arrays = work.headers, list(work.arrays)
         if link.outbox is None and link.version != self._version and self._version:
@@ -473,11 +476,13 @@ class Cluster(Crew):
 
     def _accept(self, apply: Apply, done: Done) -> None:
         del self._work[apply.piece.number]
-        for (client, lease), slot in self._granted.pop(apply.piece.number).items():
-            if (client, lease) == (apply.client, apply.update.lease):
-                self._spent = (client, slot)  # it is read until the next piece is asked for
-            elif client in self._links:
-                self._links[client].slots.append(slot)
+        for key, (link, slot) in self._granted.pop(apply.piece.number).items():
+            if link.outbox is None:
+                continue
+            if key == (apply.client, apply.update.lease):
+                self._spent = (link, slot)  # it is read until the next piece is asked for
+            else:
+                link.slots.append(slot)
         self._ready.append(done)
 
     def _put_out(self, action: PutOut) -> None:
