@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import ClusterError, InputError, VeloflowError, WireError
@@ -90,9 +91,11 @@ def run_slave(
         InputError: the address is none; or this machine has not what is run.
     """
     # a local slave is known by a secret name that its master gave it
-    identity = bytes.fromhex(os.environ.pop("VELOFLOW_IDENTITY", "")) or (
-        b"R" + secrets.token_bytes(15)
-    )
+    identity = bytes.fromhex(os.environ.pop("VELOFLOW_IDENTITY", ""))
+    if not identity:
+        identity = b"R" + secrets.token_bytes(15)
+        # as local slaves, whose master says it: other numbers of threads may give other bits
+        threadpool_limits(1, "blas")
     with contextlib.closing(
         ZmqConnection(address, identity, keys, patience=patience)
     ) as connection:
