@@ -28,6 +28,7 @@ from veloflow.protocol.events import (
     Computed,
     Event,
     Exit,
+    Exposed,
     Failed,
     Garbage,
     GiveUp,
@@ -35,6 +36,7 @@ from veloflow.protocol.events import (
     Heard,
     Lost,
     PutOut,
+    Recruit,
     Rejected,
     Said,
     Say,
@@ -103,6 +105,7 @@ class FaultPlan:
         fail: a unit raises.
         lie: it answers a job that it does not have.
         spoil: NaN is in its update.
+        flip: a bit in its update is wrong; an audit may find it.
         damage: the message cannot be read.
         double: the message comes twice.
         late: the message takes a hundred times as long.
@@ -117,6 +120,7 @@ class FaultPlan:
     fail: float = 0.0
     lie: float = 0.0
     spoil: float = 0.0
+    flip: float = 0.0
     damage: float = 0.0
     double: float = 0.0
     late: float = 0.0
@@ -163,6 +167,7 @@ class Outcome:
     Attributes:
         seconds: of virtual time.
         applied: number of a piece -> the slave whose result counted.
+        wrong: numbers of the pieces of which a wrong answer counted.
         events: how often which fault happened.
         counters: the masters' own, added up.
         said: what the user would have read.
@@ -170,6 +175,7 @@ class Outcome:
 
     seconds: float = 0.0
     applied: dict[int, str] = field(default_factory=dict)
+    wrong: set[int] = field(default_factory=set)
     events: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
     said: list[str] = field(default_factory=list)
@@ -197,6 +203,7 @@ class Simulation:
         plan: what goes wrong; None lets the seed say.
         slaves: how many there are at first; as many come back.
         epochs, samples, size: pieces of ``size`` samples; an epoch ends before the next begins.
+        audit: the share of the pieces that two slaves compute; None lets the seed say.
         limit: seconds of virtual time after which a run counts as stuck.
     """
 
@@ -209,18 +216,22 @@ class Simulation:
         epochs: int = 2,
         samples: int = 100,
         size: int = 10,
+        audit: float | None = None,
         limit: float = 3600.0,
     ) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
         self.plan = FaultPlan.wild(self.chance) if plan is None else plan
         self.slaves = self.chance.choice((1, 2, 3, 5)) if slaves is None else slaves
+        self.audit = self.chance.choice((0.0, 0.2, 1.0)) if audit is None else audit
         self.clock = VirtualClock()
         self.outcome = Outcome()
         self._epochs, self._samples, self._size = epochs, samples, size
         self._limit = limit
         self._nodes: dict[bytes, _Node] = {}
         self._names = itertools.count(1)
+        self._flipped: set[bytes] = set()  # slaves that have sent a wrong bit
+        self._digests: dict[tuple[bytes, LeaseId], bytes] = {}
         self._runs = itertools.count(1)
         self._last: dict[tuple[str, bytes], float] = {}  # connections keep their order
         self._pieces: list[Piece] = []
@@ -289,7 +300,10 @@ class Simulation:
     # -- the master ---------------------------------------------------------------------------
 
     def _new_master(self) -> Master:
-        return Master(MasterSettings(f"run {next(self._runs)}", "same"))
+        seed = self.chance.getrandbits(32)
+        return Master(
+            MasterSettings(f"run {next(self._runs)}", "same", audit=self.audit, seed=seed)
+        )
 
     def _tell_master(self, event: Event) -> None:
         if self._is_master_up:
@@ -321,6 +335,13 @@ class Simulation:
                 self.outcome.events["put out"] += 1
                 if action.kill:
                     self._die(action.client)
+            elif isinstance(action, Exposed):
+                self.outcome.events["exposed"] += 1
+                client = self._master.crowd.by_id[action.slave].client
+                assert client in self._flipped, f"{action.slave} is called wrong, and is not"
+            elif isinstance(action, Recruit):
+                self.slaves += 1
+                self.clock.after(self.chance.uniform(0.1, 1.0), self._join)
             elif isinstance(action, GiveUp):
                 # the run would fail here; the simulated user tries again with the same piece
                 self.outcome.events["gave up"] += 1
@@ -333,6 +354,8 @@ class Simulation:
         assert number not in self.outcome.applied, f"piece {number} is applied twice"
         assert action.update.lease.number == number, f"{action} is for another piece"
         self.outcome.applied[number] = action.slave
+        if self._digest(action.client, action.update.lease) != b"right":
+            self.outcome.wrong.add(number)
         if len(self.outcome.applied) == len(self._pieces):
             self._next_epoch()
         elif self._happens("restart"):
@@ -375,7 +398,8 @@ class Simulation:
             self._carry("down", client, lambda: self._reach(client, message))
 
     def _carry_up(self, client: bytes, message: FromSlave, way: str = "up") -> None:
-        event: Event = Heard(client, message, is_local=True)
+        digest = self._digest(client, message.lease) if isinstance(message, Update) else b""
+        event: Event = Heard(client, message, is_local=True, digest=digest)
         if self._happens("damage"):
             event = Garbage(client, "damaged")
         elif isinstance(message, Update) and self._happens("spoil"):
@@ -383,6 +407,9 @@ class Simulation:
         self._carry(way, client, lambda: self._tell_master(event))
         if self._happens("double"):
             self._carry(way, client, lambda: self._tell_master(event))
+
+    def _digest(self, client: bytes, lease: LeaseId) -> bytes:
+        return self._digests.get((client, lease), b"right")
 
     def _reach(self, client: bytes, message: FromMaster) -> None:
         node = self._nodes.get(client)
@@ -459,6 +486,9 @@ class Simulation:
             failure = Failure(job.lease, "unit", "it failed")
             self._act(node, slave.handle(Failed(failure), now))
         else:
+            if self._happens("flip"):
+                self._flipped.add(node.client)
+                self._digests[node.client, job.lease] = self.chance.randbytes(8)
             self._act(node, slave.handle(Computed(Update(job.lease, {}, (), 0.01)), now))
 
     def _die(self, client: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from veloflow.protocol.slaves import State
 
 if TYPE_CHECKING:
+    from veloflow.protocol.audit import Audit
     from veloflow.protocol.ledger import Lease, Ledger
     from veloflow.protocol.messages import LeaseId
     from veloflow.protocol.pace import Pace
@@ -21,13 +22,14 @@ class Dealer:
 
     A piece is *barred* from a slave on which it failed, or which has computed it already and is
     to be compared with another. It goes to somebody else, and to that slave only if there is
-    nobody else.
+    nobody else. A piece on which the answers differ goes to nobody rather than to one of those.
     """
 
-    def __init__(self, ledger: Ledger, crowd: Crowd, pace: Pace) -> None:
+    def __init__(self, ledger: Ledger, crowd: Crowd, pace: Pace, audit: Audit) -> None:
         self._ledger = ledger
         self._crowd = crowd
         self._pace = pace
+        self._audit = audit
         self._due: list[tuple[float, LeaseId, str]] = []  # when leases that are begun are late
         self._late: dict[int, None] = {}  # pieces that wait for a second slave
         self._barred: dict[int, set[str]] = {}
@@ -72,8 +74,13 @@ class Dealer:
 
     def has_other(self, number: int) -> bool:
         """Whether a slave is well that this piece is not barred from."""
-        barred = self._barred.get(number, ())  # few, so this ends soon
-        return any(one.id not in barred and one.state is State.WELL for one in self._crowd)
+        # few are barred, so this ends soon
+        return any(one.state is State.WELL and self._may(number, one) for one in self._crowd)
+
+    def _may(self, number: int, slave: Slave) -> bool:
+        """Whether a piece is not barred from a slave, nor from its kind."""
+        kind = self._audit.kind_of(number)
+        return slave.id not in self._barred.get(number, ()) and kind in (None, slave.kind)
 
     # -- time ---------------------------------------------------------------------------------
 
@@ -121,10 +128,10 @@ class Dealer:
         return None
 
     def _taker(self, number: int) -> Slave | None:
-        barred = self._barred.get(number)
-        if not barred or not self.has_other(number):
+        is_for_all = number not in self._barred and number not in self._audit
+        if is_for_all or not (self.has_other(number) or number in self._audit.disputed):
             return next(self._crowd.free(), None)
-        return next((one for one in self._crowd.free() if one.id not in barred), None)
+        return next((one for one in self._crowd.free() if self._may(number, one)), None)
 
     def _deal_again(self, now: float) -> tuple[Slave, Lease] | None:
         """Let an idle slave take on what is late, then what another has not begun."""
@@ -132,8 +139,7 @@ class Dealer:
         if idle is None:
             return None
         for number in self._late:  # more than the first only past barred pieces
-            barred = self._barred.get(number, ())
-            slave = next((one for one in self._crowd.free(0) if one.id not in barred), None)
+            slave = next((one for one in self._crowd.free(0) if self._may(number, one)), None)
             if slave is not None:
                 return self._give_again(number, slave, now)
         unbegun = self._next_unbegun(idle)
@@ -150,7 +156,7 @@ class Dealer:
         while stacked:
             id_ = next(iter(stacked))
             for lease in reversed(list(self._crowd.by_id[id_].owed)[1:]):
-                if self._is_only(lease) and slave.id not in self._barred.get(lease.number, ()):
+                if self._is_only(lease) and self._may(lease.number, slave):
                     return lease.number
             del stacked[id_]  # nothing more to take there until it gets another piece
         return None
@@ -181,9 +187,8 @@ class Dealer:
         Raises:
             AssertionError: one does.
         """
-        well = {one.id for one in self._crowd if one.state is State.WELL}
-        free = {one.id for one in self._crowd.free()}
+        free = list(self._crowd.free())
         for number in self._ledger.queue if free else ():
-            barred = self._barred.get(number, set())
-            takers = free - barred if well - barred else free
+            is_choosy = self.has_other(number) or number in self._audit.disputed
+            takers = [one.id for one in free if not is_choosy or self._may(number, one)]
             assert not takers, f"piece {number} waits, and so do {sorted(takers)}"

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Action", "Apply", "Away", "Computed", "Event", "Exit", "Failed", "Garbage", "GiveUp", "Grant",
-    "Heard", "Lost", "PauseAsked", "PutOut", "Rejected", "ResumeAsked", "Said", "Say", "Send",
-    "Skipped", "SlaveAction", "SlaveEvent", "StopAsked", "Tell", "TermAsked", "Tick", "WorkAdded",
+    "Action", "Apply", "Away", "Computed", "Event", "Exit", "Exposed", "Failed", "Garbage",
+    "GiveUp", "Grant", "Heard", "Lost", "PauseAsked", "PutOut", "Recruit", "Rejected",
+    "ResumeAsked", "Said", "Say", "Send", "Skipped", "SlaveAction", "SlaveEvent", "StopAsked",
+    "Tell", "TermAsked", "Tick", "WorkAdded",
 ]  # fmt: skip
 
 # -- into the master ------------------------------------------------------------------------------
@@ -35,6 +36,7 @@ class Heard:
     client: bytes
     message: FromSlave
     is_local: bool = False  #: whether the master started it itself and may kill it
+    digest: bytes = b""  #: of an update's bits, if its piece is audited
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,19 @@ class PutOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposed:
+    """The audit has shown that this slave spoils updates; some of its others were applied."""
+
+    slave: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recruit:
+    """One slave more is needed, to say which of two is right."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """The piece failed wherever it was tried: the run fails."""
 
@@ -170,7 +185,7 @@ class Say:
     text: str
 
 
-Action = Send | Grant | Apply | PutOut | GiveUp | Say
+Action = Send | Grant | Apply | PutOut | Exposed | Recruit | GiveUp | Say
 
 # -- into the slave -------------------------------------------------------------------------------
 

@@ -88,6 +88,11 @@ class Ledger:
         """Return what a slave holds, the oldest first."""
         return list(self._by_slave.get(slave, {}).values())
 
+    def is_current(self, id_: LeaseId) -> bool:
+        """Return whether a result of this lease would count."""
+        entry = self._entries.get(id_.number)
+        return entry is not None and any(one.id == id_ for one in entry.leases)
+
     def load_of(self, slave: str) -> int:
         """Return how many leases a slave holds."""
         return len(self._by_slave.get(slave, ()))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from veloflow.protocol.audit import Audit, Opinion
 from veloflow.protocol.dealer import Dealer
 from veloflow.protocol.door import Door
 from veloflow.protocol.events import (
@@ -15,6 +16,7 @@ from veloflow.protocol.events import (
     Apply,
     Away,
     Event,
+    Exposed,
     Garbage,
     GiveUp,
     Grant,
@@ -22,6 +24,7 @@ from veloflow.protocol.events import (
     Lost,
     PauseAsked,
     PutOut,
+    Recruit,
     Rejected,
     ResumeAsked,
     Say,
@@ -70,12 +73,16 @@ class MasterSettings:
         checksum: what a slave's definition, options and version must come to.
         patience: scales every wait.
         prefetch: how many jobs a slave may hold: one to compute, the others in advance.
+        audit: the share of the pieces that two slaves compute, to be compared.
+        seed: of the choice of these, which no slave may foresee.
     """
 
     run: str
     checksum: str
     patience: float = 1.0
     prefetch: int = 2
+    audit: float = 0.0
+    seed: int = 0
 
     @property
     def beat_every(self) -> float:
@@ -108,7 +115,8 @@ class Master:
                 Tick: lambda event, now: None,
             },
         )
-        self._dealer = Dealer(self.ledger, self.crowd, self._pace)
+        self._audit = Audit(settings.audit, settings.seed)
+        self._dealer = Dealer(self.ledger, self.crowd, self._pace, self._audit)
         self._watch: list[tuple[float, str]] = []  # when to look whether slaves are silent
         self._failures: dict[int, dict[str, Failure]] = {}
         self._door = Door(settings.checksum, settings.patience, settings.beat_every)
@@ -118,7 +126,7 @@ class Master:
         self._absent_until = float("-inf")
         self._is_paused = False
         self._stopped = ""
-        self._is_starving = False
+        self._is_starving = self._lacks_judge = False
         self._story: deque[tuple[float, str, str, LeaseId | None]] = deque(maxlen=_STORY)
 
     # -- questions ----------------------------------------------------------------------------
@@ -140,6 +148,10 @@ class Master:
         if slave is None or lease.number not in self.ledger:
             return False
         return self._is_hopeless(lease.number, slave, {slave.id})
+
+    def is_audited(self, number: int) -> bool:
+        """Whether answers to this piece are compared, and need a digest."""
+        return number in self._audit
 
     def story(self, of: str | int) -> list[str]:
         """Return what happened to a slave (by id) or to a piece (by number), the oldest first."""
@@ -180,7 +192,7 @@ class Master:
             return
         self._is_alive(slave, now)
         if type(message) is Update:
-            self._on_update(slave, message, now)
+            self._on_update(slave, message, event.digest, now)
         elif type(message) is GiveBack:
             self._on_give_back(slave, message.lease, now)
         elif type(message) is Failure:
@@ -244,7 +256,7 @@ class Master:
 
     # -- answers ------------------------------------------------------------------------------
 
-    def _on_update(self, slave: Slave, update: Update, now: float) -> None:
+    def _on_update(self, slave: Slave, update: Update, digest: bytes, now: float) -> None:
         sort = slave.owed.get(update.lease)
         if sort is None:
             self._on_unasked(slave, update.lease)
@@ -254,17 +266,59 @@ class Master:
         slave.seconds += update.seconds
         slave.progressed = now
         self._answered(slave, update.lease, now)
+        number = update.lease.number
+        if number in self._audit and not self._stands(slave, update.lease, digest):
+            return
         verdict, void = self.ledger.complete(update.lease, slave.id)
         if verdict is not Verdict.ACCEPTED:
             self._tell(now, "came late with", slave.id, update.lease)
             return
         self._tell(now, "did", slave.id, update.lease)
-        number = update.lease.number
         self._actions.append(Apply(slave.client, slave.id, self.ledger[number].piece, update))
         self._cancel(void)
+        wrong = self._audit.outvoted(number, digest) if number in self._audit else []
         self._settle(number)
+        for id_ in wrong:
+            self._expose(id_, number)
+
+    # -- audit --------------------------------------------------------------------------------
+
+    def _stands(self, slave: Slave, lease: LeaseId, digest: bytes) -> bool:
+        """Compare an answer with others; return whether it may count now, if its lease does."""
+        number = lease.number
+        if not self.ledger.is_current(lease):
+            return True
+        opinion = self._audit.weigh(number, slave.id, slave.kind, digest)
+        self._dealer.bar(number, slave.id)
+        if opinion is Opinion.ANOTHER and not self._dealer.has_other(number):
+            opinion = Opinion.SETTLED
+        if opinion is Opinion.SETTLED:
+            is_confirmed = self._audit.is_confirmed(number)
+            self.counters["audited" if is_confirmed else "not audited"] += 1
+            return True
+        self._tell(self._last, f"is compared ({opinion.value}) on", slave.id, lease)
+        self.ledger.take_back(lease)
+        self._dealer.returned(number)
+        if opinion is Opinion.JUDGE:
+            self._say("warning", f"slaves differ on piece {number}: another one judges")
+        elif opinion is Opinion.HOPELESS:
+            reason = "each slave that computed it found something else: it is not deterministic"
+            self._actions.append(GiveUp(self.ledger[number].piece, Failure(lease, "audit", reason)))
+        return False
+
+    def _expose(self, id_: str, number: int) -> None:
+        """Put out a slave whose answer two others contradict."""
+        self.counters["spoiled"] += 1
+        slave = self.crowd.by_id[id_]
+        reason = f"it spoils updates: two others agree on piece {number}, and not with it"
+        self._actions.append(Exposed(id_, reason))
+        if slave.is_gone:
+            self._say("warning", f"slave {id_} ({slave.hello.name}), which is gone: {reason}")
+        else:
+            self._put_out(slave, "wrong", reason)
 
     def _settle(self, number: int) -> None:
+        self._audit.settle(number)
         self.ledger.forget(number)
         self._dealer.settle(number)
         self._failures.pop(number, None)
@@ -431,6 +485,8 @@ class Master:
 
     def _on_work(self, event: WorkAdded, now: float) -> None:
         self.ledger.add(event.pieces)
+        for piece in event.pieces:
+            self._audit.choose(piece.number)
         highest = max((piece.number for piece in event.pieces), default=-1)
         self._next_number = max(self._next_number, highest + 1)
 
@@ -467,6 +523,19 @@ class Master:
         elif self._is_starving and self.crowd.by_client:
             self._is_starving = False
             self._say("info", "there is a slave; the run goes on")
+        if self._audit.disputed or self._lacks_judge:
+            self._watch_disputes()
+
+    def _watch_disputes(self) -> None:
+        """Ask for one more slave, once, if there is none to judge where two differ."""
+        waiting = (number for number in self._audit.disputed if self.ledger[number].is_waiting)
+        number = next((one for one in waiting if not self._dealer.has_other(one)), None)
+        if number is not None and not self._lacks_judge and not self._stopped:
+            device, hardware = self._audit.kind_of(number) or ("", "")
+            kind = f"{device} on {hardware}"
+            self._say("warning", f"nobody can judge: piece {number} waits for one more ({kind})")
+            self._actions.append(Recruit())
+        self._lacks_judge = number is not None
 
     def _say(self, level: str, text: str) -> None:
         self._actions.append(Say(level, text))

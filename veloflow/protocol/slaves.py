@@ -88,6 +88,11 @@ class Slave:
         return not TRANSITIONS[self.state]
 
     @property
+    def kind(self) -> tuple[str, str]:
+        """Device and hardware: only slaves of one kind must find the same bits."""
+        return self.hello.device, self.hello.hardware
+
+    @property
     def load(self) -> int:
         """How many answers it owes."""
         return len(self.owed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import secrets
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import numpy as np
 
 from veloflow.errors import (
@@ -28,12 +30,14 @@ from veloflow.protocol.events import (
     Apply,
     Away,
     Event,
+    Exposed,
     Garbage,
     GiveUp,
     Grant,
     Heard,
     Lost,
     PutOut,
+    Recruit,
     Rejected,
     Say,
     Send,
@@ -88,6 +92,7 @@ class ClusterSettings:
         device: of the local slaves, as ``--device`` has it.
         patience: scales every wait.
         keys: for addresses outside this machine.
+        audit: the share of the pieces that two slaves compute, to be compared.
         exactly: jobs name the version of the parameters; otherwise slaves take the latest.
         environment: more of it for local slaves.
     """
@@ -97,6 +102,7 @@ class ClusterSettings:
     device: str = "auto"
     patience: float = 1.0
     keys: ServerKeys | None = None
+    audit: float = 0.0
     exactly: bool = True
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -157,6 +163,8 @@ class Cluster(Crew):
         self._processes: dict[int, SlaveProcess] = {}  # by sentinel
         self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
         self._due: list[tuple[float, int]] = []  # when which local slave is to be started
+        self._exposed: set[bytes] = set()
+        self._spares = 0  # slaves started to judge; they take the places of those found wrong
         self._is_closing = False
         try:
             own = f"ipc://{self._folder}/socket"
@@ -204,7 +212,14 @@ class Cluster(Crew):
         self._templates = templates
         self._size, self._dtype = size, np.dtype(dtype)
         run = secrets.token_hex(8)
-        self._machine = Master(MasterSettings(run, checksum, self._settings.patience))
+        machine = MasterSettings(
+            run,
+            checksum,
+            self._settings.patience,
+            audit=self._settings.audit,
+            seed=secrets.randbits(64),
+        )
+        self._machine = Master(machine)
         self._board = Board(self._folder / "board", size, dtype, create=True)
         plain = cast("dict[str, object]", dict(options))
         self._plan = Plan(
@@ -334,14 +349,18 @@ class Cluster(Crew):
                 self._send(client, Refusal(reason))
                 return
         done: Done | None = None
+        digest = b""
         if isinstance(message, Update):
             found = self._look_into(client, message, arrays)
             if isinstance(found, Rejected):
                 self._handle(found)
                 return
             done = found
+            if done is not None and self._machine.is_audited(message.lease.number):
+                digest = _digest_of(done)
         is_local = any(one.identity == client for one in self._processes.values())
-        actions = self._machine.handle(Heard(client, message, is_local), time.monotonic())
+        event = Heard(client, message, is_local, digest)
+        actions = self._machine.handle(event, time.monotonic())
         self._perform(actions, done)
 
     def _answer(self, client: bytes, ask: Ask) -> None:
@@ -442,6 +461,10 @@ class Cluster(Crew):
                 self._say(action.text)
             elif isinstance(action, PutOut):
                 self._put_out(action)
+            elif isinstance(action, Exposed):
+                self._exposed.add(self._machine.crowd.by_id[action.slave].client)
+            elif isinstance(action, Recruit):
+                self._recruit()
             else:
                 self._give_up(action)
         for client in dict.fromkeys(gone):
@@ -522,6 +545,13 @@ class Cluster(Crew):
         self._processes[process.sentinel] = process
         self._listener.watch(process.sentinel)
 
+    def _recruit(self) -> None:
+        """Start one local slave more, if there are local ones."""
+        if self._settings.slaves:
+            self._spares += 1
+            self._respawns.append(Respawn(patience=self._settings.patience))
+            self._start_slave(len(self._respawns) - 1)
+
     def _end_sleepers(self, now: float) -> None:
         """Kill local slaves that do not come; they are then started again."""
         limit = _START * self._settings.patience
@@ -541,6 +571,9 @@ class Cluster(Crew):
         if not was_in:
             self._say(f"slave{process.number + 1} ended before it joined: {fate}")
         process.close()
+        if process.identity in self._exposed and self._spares:
+            self._spares -= 1  # another has its place already
+            return
         when = self._respawns[process.number].died(time.monotonic())
         if when is not None:
             self._due.append((when, process.number))
@@ -548,6 +581,17 @@ class Cluster(Crew):
         self._say(f"slave{process.number + 1} died too often and is not started again: {fate}")
         if not self._processes and not self._due and not self._settings.listen:
             raise ClusterError(f"all local slaves died, the last one so: {fate}")
+
+
+def _digest_of(done: Done) -> bytes:
+    """Return a digest of all bits that a slave has found."""
+    data, headers, arrays = pack(done.updates)
+    digest = hashlib.blake2b(msgspec.json.encode((data, headers), order="sorted"), digest_size=16)
+    for array in arrays:
+        digest.update(array.data)
+    if done.gradients is not None:
+        digest.update(np.ascontiguousarray(done.gradients).data)
+    return digest.digest()
 
 
 def _are_finite(payloads: Mapping[str, Payload]) -> bool:
