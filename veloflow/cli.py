@@ -107,6 +107,10 @@ def main() -> None:
               help="Let more slaves join at tcp://HOST:PORT; may be given again.")  # fmt: skip
 @click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
               help="Scales every wait for slaves.  [default: 1]")  # fmt: skip
+@click.option("--audit", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
+              help="Compute that share of the work twice and compare the bits.")  # fmt: skip
+@click.option("--faults", default="", metavar="PLAN",
+              help="Let local slaves fail, to try it: kill=0.01,hang=slave2@job5.")  # fmt: skip
 @click.option("--keys", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keys for addresses that others can reach; see veloflow keys.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",

@@ -18,10 +18,9 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from veloflow.errors import OptionError, nearest
 from veloflow.protocol.events import (
     Action,
     Apply,
@@ -47,6 +46,7 @@ from veloflow.protocol.events import (
     Tick,
     WorkAdded,
 )
+from veloflow.protocol.faults import FaultPlan
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import (
     PROTOCOL,
@@ -93,73 +93,6 @@ class VirtualClock:
         return True
 
 
-@dataclass(frozen=True)
-class FaultPlan:
-    """What goes wrong, as probabilities by job (``damage``, ``double``: by message).
-
-    Attributes:
-        kill: the slave dies at once.
-        hang: it freezes for a while, or for ever.
-        slow: the slave is ten times as slow, from its first job on.
-        leave: it is asked to leave, and ends its job first.
-        fail: a unit raises.
-        lie: it answers a job that it does not have.
-        spoil: NaN is in its update.
-        flip: a bit in its update is wrong; an audit may find it.
-        damage: the message cannot be read.
-        double: the message comes twice.
-        late: the message takes a hundred times as long.
-        join: another slave joins after a job.
-        restart: the master dies after a job, and another takes over.
-    """
-
-    kill: float = 0.0
-    hang: float = 0.0
-    slow: float = 0.0
-    leave: float = 0.0
-    fail: float = 0.0
-    lie: float = 0.0
-    spoil: float = 0.0
-    flip: float = 0.0
-    damage: float = 0.0
-    double: float = 0.0
-    late: float = 0.0
-    join: float = 0.0
-    restart: float = 0.0
-
-    @classmethod
-    def parse(cls, text: str) -> FaultPlan:
-        """Read ``kill=0.05,hang=0.01``.
-
-        Raises:
-            OptionError: the text is no plan; the message says what it may hold.
-        """
-        known = [one.name for one in fields(cls)]
-        given: dict[str, float] = {}
-        for word in filter(None, text.split(",")):
-            name, _, value = word.partition("=")
-            if name not in known:
-                raise OptionError(
-                    f"no fault {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
-                )
-            try:
-                given[name] = float(value)
-            except ValueError:
-                given[name] = -1.0
-            if not 0 <= given[name] <= 1:
-                raise OptionError(f"fault {name!r} wants a probability from 0 to 1, not {value!r}")
-        return cls(**given)
-
-    @classmethod
-    def wild(cls, chance: random.Random) -> FaultPlan:
-        """Return a plan with a few faults of every sort."""
-        return cls(
-            **{
-                one.name: chance.choice((0.0, 0.0, 0.02, 0.05)) for one in fields(cls)
-            }
-        )  # fmt: skip
-
-
 @dataclass
 class Outcome:
     """How a simulation went.
@@ -186,6 +119,7 @@ class _Node:
     """A simulated slave process."""
 
     client: bytes
+    name: str
     slave: Slave
     pace: float
     frozen_until: float = 0.0
@@ -381,8 +315,9 @@ class Simulation:
 
     # -- the network --------------------------------------------------------------------------
 
-    def _happens(self, fault: str) -> bool:
-        happens = self.chance.random() < float(getattr(self.plan, fault))
+    def _happens(self, fault: str, node: _Node | None = None) -> bool:
+        name, job = (node.name, node.steps + 1) if node else ("", 0)
+        happens = self.plan.strikes(fault, name, job, self.chance)
         if happens:
             self.outcome.events[fault] += 1
         return happens
@@ -427,9 +362,9 @@ class Simulation:
             return
         number = next(self._names)
         client = f"c{number}".encode()
-        hello = Hello(PROTOCOL, "same", f"n{number}", "null", "cpu", "host", number)
+        hello = Hello(PROTOCOL, "same", f"slave{number}", "null", "cpu", "host", number)
         pace = 10.0 if self._happens("slow") else self.chance.uniform(0.8, 1.2)
-        node = self._nodes[client] = _Node(client, Slave(hello), pace)
+        node = self._nodes[client] = _Node(client, hello.name, Slave(hello), pace)
         self._act(node, node.slave.start(self.clock.now))
         self._beat(node)
 
@@ -466,27 +401,29 @@ class Simulation:
         if node.frozen_until > self.clock.now:
             self.clock.at(node.frozen_until, lambda: self._finish(node, job))
             return
-        if self._happens("kill"):
+        if self._happens("kill", node):
             self._die(node.client)
             return
-        if self._happens("hang"):
+        if self._happens("hang", node):
             node.frozen_until = self.clock.now + self.chance.choice((0.3, 3.0, _FOR_EVER))
             if node.frozen_until >= _FOR_EVER:  # a master that never heard of it cannot end it
                 self.clock.after(60.0, lambda: self._die(node.client))
-        if self._happens("join"):
+        if self._happens("join", node):
             self.clock.after(0.05, self._join)
-        if self._happens("lie"):
+        if self._happens("lie", node):
             number = self.chance.randrange(10_000)
             self._carry_up(node.client, Update(LeaseId(number, 77), {}, (), 0.0))
-        node.steps += 1
         slave, now = node.slave, self.clock.now
-        if self._happens("leave"):
+        does_fail, does_flip = self._happens("fail", node), self._happens("flip", node)
+        does_leave = self._happens("leave", node)
+        node.steps += 1
+        if does_leave:
             self._act(node, slave.handle(TermAsked(), now))
-        if self._happens("fail"):
+        if does_fail:
             failure = Failure(job.lease, "unit", "it failed")
             self._act(node, slave.handle(Failed(failure), now))
         else:
-            if self._happens("flip"):
+            if does_flip:
                 self._flipped.add(node.client)
                 self._digests[node.client, job.lease] = self.chance.randbytes(8)
             self._act(node, slave.handle(Computed(Update(job.lease, {}, (), 0.01)), now))

@@ -13,6 +13,7 @@ from veloflow.core import Message, Settings, Unit, Workflow
 from veloflow.devices import Device
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, OptionError
+from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from veloflow.runtime.cluster import Cluster, ClusterSettings
 from veloflow.runtime.crew import Crew, OwnCrew
@@ -54,6 +55,8 @@ def run(
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
+    audit: float = 0.0,
+    faults: str = "",
     keys: str | Path | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
@@ -75,6 +78,8 @@ def run(
         slaves: how many local slave processes compute.
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
+        audit: the share of the pieces that two slaves compute, compared bit for bit (sync).
+        faults: what is to go wrong with local slaves, such as "kill=0.01,hang=slave2@job5".
         keys: a folder of keys, for addresses that other machines can reach.
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
@@ -98,6 +103,8 @@ def run(
         slaves=slaves,
         listen=listen,
         patience=patience,
+        audit=audit,
+        faults=faults,
         keys=keys,
         checkpoint=checkpoint,
         resume=resume,
@@ -122,6 +129,8 @@ def prepare(
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
+    audit: float = 0.0,
+    faults: str = "",
     keys: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
@@ -144,6 +153,7 @@ def prepare(
     for address in listen:
         check_address(address, has_keys=keys is not None)
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
+    plan = _checked(audit, faults, mode, slaves=slaves, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
@@ -168,6 +178,8 @@ def prepare(
                 listen=tuple(listen),
                 device=device if isinstance(device, str) else device.name,
                 patience=patience,
+                audit=audit,
+                faults=plan,
                 keys=None if keys is None else ServerKeys.load(Path(keys)),
                 exactly=mode.mode == "sync",
             )
@@ -183,6 +195,25 @@ def prepare(
         if saved is not None:
             session.restore(saved)
         yield session
+
+
+def _checked(
+    audit: float, faults: str, mode: Sharing | None, *, slaves: int, has_slaves: bool
+) -> FaultPlan:
+    """Return the plan of faults; see that it and the audit can be had."""
+    plan = FaultPlan.parse(faults)
+    if not 0 <= audit <= 1:
+        raise OptionError(f"--audit {audit}: give a share of the work from 0 to 1")
+    if audit and not has_slaves:
+        raise OptionError("--audit compares slaves: give --slaves or --listen too")
+    if audit and mode is not None and mode.mode != "sync":
+        raise OptionError(f"--audit needs equal bits, and --sharing {mode} has none; use sync")
+    if str(plan) and not slaves:
+        raise OptionError("--faults strike local slaves: give --slaves too")
+    for one in ("join", "restart"):
+        if getattr(plan, one) or any(one == it.fault for it in plan.appointments):
+            raise OptionError(f"--faults {one}: this one is for simulations; see veloflow.testing")
+    return plan
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import math
 import os
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,6 +45,7 @@ from veloflow.protocol.events import (
     Tick,
     WorkAdded,
 )
+from veloflow.protocol.faults import FaultPlan
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import (
     PROTOCOL,
@@ -60,6 +61,7 @@ from veloflow.protocol.messages import (
 )
 from veloflow.protocol.respawn import Respawn
 from veloflow.runtime.crew import Crew, Done
+from veloflow.runtime.mischief import VARIABLE
 from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.processes import Janitor, SlaveProcess, stop_all
 from veloflow.runtime.shared_memory import Board, Outbox, make_folder, remove_folder
@@ -93,6 +95,7 @@ class ClusterSettings:
         patience: scales every wait.
         keys: for addresses outside this machine.
         audit: the share of the pieces that two slaves compute, to be compared.
+        faults: what is to go wrong with local slaves.
         exactly: jobs name the version of the parameters; otherwise slaves take the latest.
         environment: more of it for local slaves.
     """
@@ -103,6 +106,7 @@ class ClusterSettings:
     patience: float = 1.0
     keys: ServerKeys | None = None
     audit: float = 0.0
+    faults: FaultPlan = field(default_factory=FaultPlan)
     exactly: bool = True
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -163,6 +167,8 @@ class Cluster(Crew):
         self._processes: dict[int, SlaveProcess] = {}  # by sentinel
         self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
         self._due: list[tuple[float, int]] = []  # when which local slave is to be started
+        self._lives: Counter[int] = Counter()
+        self._known: set[bytes] = set()  # clients that have said hello
         self._exposed: set[bytes] = set()
         self._spares = 0  # slaves started to judge; they take the places of those found wrong
         self._is_closing = False
@@ -383,6 +389,7 @@ class Cluster(Crew):
                 outbox = Outbox(self._folder / hello.memory, self._size, self._dtype, slots)
             except (StorageError, OSError, ValueError) as error:
                 return f"its outbox cannot be read: {error}"
+        self._known.add(client)
         self._links[client] = _Link(hello, outbox, list(range(slots)))
         self._devices[hello.device] = None
         return ""
@@ -532,7 +539,7 @@ class Cluster(Crew):
             *("--name", f"slave{number + 1}"),
             *("--patience", str(settings.patience)),
         ]
-        environment = dict(settings.environment)
+        environment = {**dict(settings.environment), **self._faults_of(number)}
         if settings.keys is not None:
             environment["VELOFLOW_KEYS"] = settings.keys.local().as_text()
         process = SlaveProcess.start(
@@ -544,6 +551,14 @@ class Cluster(Crew):
         )
         self._processes[process.sentinel] = process
         self._listener.watch(process.sentinel)
+
+    def _faults_of(self, number: int) -> dict[str, str]:
+        """Return what tells a local slave its faults; appointments are for its first life."""
+        life = self._lives[number]
+        self._lives[number] += 1
+        plan = self._settings.faults
+        text = str(replace(plan, appointments=()) if life else plan)
+        return {VARIABLE: f"{life} {text}"} if text else {}
 
     def _recruit(self) -> None:
         """Start one local slave more, if there are local ones."""
@@ -565,7 +580,7 @@ class Cluster(Crew):
             return
         self._listener.unwatch(sentinel)
         fate = process.fate()
-        was_in = process.identity in self._links
+        was_in = process.identity in self._known
         self._links.pop(process.identity, None)
         self._handle(Lost(process.identity, fate))
         if not was_in:

@@ -49,6 +49,7 @@ from veloflow.protocol.messages import (
 )
 from veloflow.protocol.slave import Slave, State
 from veloflow.runtime.keys import ClientKeys, check_address
+from veloflow.runtime.mischief import Mischief
 from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.plan import session_of
 from veloflow.runtime.shared_memory import Board, Outbox
@@ -103,7 +104,8 @@ def run_slave(
         session, checksum = session_of(plan, device)
         with session:
             session.set_up()
-            computing = _Computing(Worker(session), plan, session.parameters.dtype)
+            mischief = Mischief.from_environment(name)
+            computing = _Computing(Worker(session), plan, session.parameters.dtype, mischief)
             try:
                 hello = Hello(
                     protocol=PROTOCOL,
@@ -173,8 +175,11 @@ class _Memory:
 class _Computing:
     """A worker whose parameters come from shared memory or from frames."""
 
-    def __init__(self, worker: Worker, plan: Plan, dtype: np.dtype[np.generic]) -> None:
+    def __init__(
+        self, worker: Worker, plan: Plan, dtype: np.dtype[np.generic], mischief: Mischief
+    ) -> None:
         self.worker = worker
+        self.mischief = mischief
         self._plan = plan
         self._dtype = dtype
         self.memory = _Memory(plan, dtype)
@@ -197,18 +202,22 @@ class _Computing:
         """Compute a job; None when its parameters are not there any more."""
         if not self._load(job, frames):
             return None
+        self.mischief.before()
         began = time.perf_counter()
         kind = job.piece.kind
         updates = self.worker.compute(kind, unpack(job.data, job.frames, frames))
         data, headers, arrays = pack(updates)
-        if self.worker.has_gradients(kind):
+        has_gradients = self.worker.has_gradients(kind)
+        if has_gradients:
             gradients = self.worker.gradients
             if self.memory.outbox is not None:
-                np.copyto(self.memory.outbox[job.slot], gradients)
+                found = self.memory.outbox[job.slot]
+                np.copyto(found, gradients)
             else:
-                gradients = np.ascontiguousarray(gradients)
-                headers = (*headers, header_of("gradients", gradients))
-                arrays.append(gradients)
+                found = gradients.copy()
+                headers = (*headers, header_of("gradients", found))
+                arrays.append(found)
+        self.mischief.after(time.perf_counter() - began, [found] if has_gradients else [])
         seconds = time.perf_counter() - began
         update = Update(job.lease, data, headers, seconds, self._version)
         return update, [encode(update), *(array.data for array in arrays)]
@@ -345,14 +354,20 @@ class _Shell:
             return
         self._done = time.monotonic()
         update, out = done
-        self._perform(self._machine.handle(Computed(update), time.monotonic()), out)
+        self._perform(self._machine.handle(Computed(update), time.monotonic()), out, computing)
 
-    def _perform(self, actions: list[SlaveAction], update: list[Frame] | None = None) -> None:
+    def _perform(
+        self,
+        actions: list[SlaveAction],
+        update: list[Frame] | None = None,
+        computing: _Computing | None = None,
+    ) -> None:
         for action in actions:
             if isinstance(action, Tell):
-                is_update = update is not None and isinstance(action.message, Update)
-                frames = update if is_update and update else [encode(action.message)]
-                self._connection.send(frames)
+                if update and computing is not None and isinstance(action.message, Update):
+                    computing.mischief.send(self._connection.send, update)
+                else:
+                    self._connection.send([encode(action.message)])
             elif isinstance(action, Say):
                 self._say(action.text)
             else:

@@ -1,0 +1,57 @@
+"""Faults on purpose in real slaves: the bits stay the same, and an audit names the spoiler."""
+
+from __future__ import annotations
+
+import pytest
+
+import veloflow
+from tests.runtime.test_cluster import alone, leaves_nothing, run  # noqa: F401
+from veloflow.core import Message
+from veloflow.errors import OptionError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    "fault", ["kill", "hang", "slow", "leave", "fail", "lie", "spoil", "damage", "double", "late"]
+)
+def test_the_same_bits_whatever_the_fault(alone, fault):  # noqa: F811
+    result = run(slaves=2, faults=f"{fault}=slave2@job3,{fault}=slave1@job9", patience=0.3)
+    assert result.parameters_sha256 == alone
+
+
+def test_an_audit_names_a_slave_that_flips_one_mantissa_bit():
+    said = []
+    result = run(
+        slaves=2,
+        audit=1.0,
+        epochs=4,
+        faults=",".join(f"flip=slave2@job{n}" for n in range(8, 20)),
+        watch=lambda session: session.events.subscribe(Message, lambda one: said.append(one.text)),
+    )
+    assert [one for one in said if "(slave2) is put out: it spoils updates" in one]
+    assert not [one for one in said if "(slave1) is put out" in one]
+    assert result.more["jobs"]["spoiled"] == 1
+    assert result.parameters_sha256 == run(epochs=4).parameters_sha256
+
+
+def test_without_an_audit_the_same_bit_would_have_counted(alone):  # noqa: F811
+    faults = ",".join(f"flip=slave2@job{n}" for n in range(2, 12))
+    assert run(slaves=2, faults=faults).parameters_sha256 != alone
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"audit": 0.1}, "--slaves"),
+        ({"audit": 0.1, "slaves": 2, "sharing": "async"}, "equal bits"),
+        ({"audit": 2.0, "slaves": 2}, "from 0 to 1"),
+        ({"faults": "kill=0.1"}, "--slaves"),
+        ({"faults": "kil=0.1", "slaves": 1}, "did you mean"),
+        ({"faults": "kill=slave1@work", "slaves": 1}, "slave2@job5"),
+        ({"faults": "restart=0.1", "slaves": 1}, "simulations"),
+    ],
+)
+def test_what_cannot_be_had_is_said_at_once(options, words):
+    with pytest.raises(OptionError, match=words):
+        veloflow.run("digits_mlp", device="numpy", **options)
