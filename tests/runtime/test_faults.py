@@ -26,7 +26,7 @@ def test_an_audit_names_a_slave_that_flips_one_mantissa_bit():
         slaves=2,
         audit=1.0,
         epochs=4,
-        faults=",".join(f"flip=slave2@job{n}" for n in range(8, 20)),
+        faults=",".join(f"flip=slave2@job{n}" for n in range(8, 300)),
         watch=lambda session: session.events.subscribe(Message, lambda one: said.append(one.text)),
     )
     assert [one for one in said if "(slave2) is put out: it spoils updates" in one]
@@ -36,7 +36,7 @@ def test_an_audit_names_a_slave_that_flips_one_mantissa_bit():
 
 
 def test_without_an_audit_the_same_bit_would_have_counted(alone):  # noqa: F811
-    faults = ",".join(f"flip=slave2@job{n}" for n in range(2, 12))
+    faults = ",".join(f"flip=slave2@job{n}" for n in range(2, 300))
     assert run(slaves=2, faults=faults).parameters_sha256 != alone
 
 

@@ -84,7 +84,8 @@ class Mischief:
         flips, spoils = self._strikes("flip"), self._strikes("spoil")
         for array in [one for one in values if one.size][:1]:
             if flips:
-                array.view(np.uint8)[0] ^= 1  # the last bit of the first mantissa
+                largest = int(np.abs(array).argmax())
+                array[largest : largest + 1].view(np.uint8)[1] ^= 16  # a bit of the mantissa
             if spoils:
                 array[0] = np.nan
 
