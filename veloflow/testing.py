@@ -155,7 +155,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
-        self.plan = FaultPlan.wild(self.chance) if plan is None else plan
+        self.plan = FaultPlan.wild(self.chance.choice) if plan is None else plan
         self.slaves = self.chance.choice((1, 2, 3, 5)) if slaves is None else slaves
         self.audit = self.chance.choice((0.0, 0.2, 1.0)) if audit is None else audit
         self.clock = VirtualClock()
@@ -317,7 +317,7 @@ class Simulation:
 
     def _happens(self, fault: str, node: _Node | None = None) -> bool:
         name, job = (node.name, node.steps + 1) if node else ("", 0)
-        happens = self.plan.strikes(fault, name, job, self.chance)
+        happens = self.plan.strikes(fault, name, job, self.chance.random)
         if happens:
             self.outcome.events[fault] += 1
         return happens

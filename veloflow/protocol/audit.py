@@ -10,7 +10,7 @@ updates with probability 1 - (1 - a f)^n.
 
 from __future__ import annotations
 
-import random
+import hashlib
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -47,7 +47,7 @@ class Audit:
 
     def __init__(self, share: float, seed: int) -> None:
         self._share = share
-        self._chance = random.Random(seed)
+        self._key = seed.to_bytes(8, "little")
         self._files: dict[int, _File] = {}
         #: pieces whose answers differ
         self.disputed: dict[int, None] = {}
@@ -57,8 +57,14 @@ class Audit:
 
     def choose(self, number: int) -> None:
         """Say whether a new piece is audited."""
-        if self._share and self._chance.random() < self._share:
+        if self._share and self._draw(number) < self._share:
             self._files[number] = _File()
+
+    def _draw(self, number: int) -> float:
+        """Return a number from 0 to 1 (exclusive) that only who has the seed can foresee."""
+        text = number.to_bytes(8, "little")
+        digest = hashlib.blake2b(text, key=self._key, digest_size=8).digest()
+        return int.from_bytes(digest, "little") / 2**64
 
     def kind_of(self, number: int) -> tuple[str, str] | None:
         """Return device and hardware of the slaves that may be compared on a piece, once known."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -103,27 +103,25 @@ class FaultPlan:
         return cls(**given, appointments=tuple(appointments))
 
     @classmethod
-    def wild(cls, chance: random.Random) -> FaultPlan:
-        """Return a plan with a few faults of every sort."""
-        chances: dict[str, Any] = {
-            name: chance.choice((0.0, 0.0, 0.02, 0.05)) for name in cls.names()
-        }
+    def wild(cls, choose: Callable[[Sequence[float]], float]) -> FaultPlan:
+        """Return a plan with a few faults of every sort; ``choose`` says which of these odds."""
+        chances: dict[str, Any] = {name: choose((0.0, 0.0, 0.02, 0.05)) for name in cls.names()}
         return cls(**chances)
 
     def __str__(self) -> str:
         words = [f"{name}={getattr(self, name)}" for name in self.names() if getattr(self, name)]
         return ",".join([*words, *map(str, self.appointments)])
 
-    def strikes(self, fault: str, slave: str, job: int, chance: random.Random) -> bool:
+    def strikes(self, fault: str, slave: str, job: int, chance: Callable[[], float]) -> bool:
         """Say whether a fault happens to a slave at one of its jobs.
 
         Args:
             fault: its name.
             slave: the slave's name.
             job: the number of its job, from 1.
-            chance: decides about those that are no appointments.
+            chance: gives numbers from 0 to 1, which decide about those that are no appointments.
         """
-        by_chance = chance.random() < float(getattr(self, fault))
+        by_chance = chance() < float(getattr(self, fault))
         return by_chance or any(
             (one.fault, one.slave, one.job) == (fault, slave, job) for one in self.appointments
         )

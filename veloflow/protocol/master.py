@@ -308,8 +308,11 @@ class Master:
 
     def _expose(self, id_: str, number: int) -> None:
         """Put out a slave whose answer two others contradict."""
-        self.counters["spoiled"] += 1
         slave = self.crowd.by_id[id_]
+        if slave.is_exposed:
+            return
+        slave.is_exposed = True
+        self.counters["spoiled"] += 1
         reason = f"it spoils updates: two others agree on piece {number}, and not with it"
         self._actions.append(Exposed(id_, reason))
         if slave.is_gone:

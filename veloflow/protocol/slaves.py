@@ -81,6 +81,7 @@ class Slave:
     progressed: float = 0.0
     jobs: int = 0
     seconds: float = 0.0
+    is_exposed: bool = False
 
     @property
     def is_gone(self) -> bool:

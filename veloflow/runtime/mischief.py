@@ -53,7 +53,7 @@ class Mischief:
         return cls(FaultPlan.parse(text), name, int(life))
 
     def _strikes(self, fault: str) -> bool:
-        return self._plan.strikes(fault, self._name, self._job, self._chance)
+        return self._plan.strikes(fault, self._name, self._job, self._chance.random)
 
     def before(self) -> None:
         """Begin with a job, or die, freeze or fail at it.
