@@ -107,6 +107,8 @@ def main() -> None:
               help="Let more slaves join at tcp://HOST:PORT; may be given again.")  # fmt: skip
 @click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
               help="Scales every wait for slaves.  [default: 1]")  # fmt: skip
+@click.option("--master-works", is_flag=True,
+              help="Compute in this process too while there are no slaves.")  # fmt: skip
 @click.option("--audit", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
               help="Compute that share of the work twice and compare the bits.")  # fmt: skip
 @click.option("--faults", default="", metavar="PLAN",

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from veloflow.protocol.events import (
+    STAND_IN,
     Action,
     Apply,
     Computed,
@@ -41,6 +42,8 @@ from veloflow.protocol.events import (
     Say,
     Send,
     SlaveAction,
+    StandDown,
+    StandIn,
     Tell,
     TermAsked,
     Tick,
@@ -51,6 +54,7 @@ from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import (
     PROTOCOL,
     Beat,
+    Bye,
     Failure,
     FromMaster,
     FromSlave,
@@ -138,6 +142,7 @@ class Simulation:
         slaves: how many there are at first; as many come back.
         epochs, samples, size: pieces of ``size`` samples; an epoch ends before the next begins.
         audit: the share of the pieces that two slaves compute; None lets the seed say.
+        works: whether the master computes itself without slaves; None lets the seed say.
         limit: seconds of virtual time after which a run counts as stuck.
     """
 
@@ -151,6 +156,7 @@ class Simulation:
         samples: int = 100,
         size: int = 10,
         audit: float | None = None,
+        works: bool | None = None,
         limit: float = 3600.0,
     ) -> None:
         self.seed = seed
@@ -158,6 +164,7 @@ class Simulation:
         self.plan = FaultPlan.wild(self.chance.choice) if plan is None else plan
         self.slaves = self.chance.choice((1, 2, 3, 5)) if slaves is None else slaves
         self.audit = self.chance.choice((0.0, 0.2, 1.0)) if audit is None else audit
+        self.works = self.chance.random() < 0.3 if works is None else works
         self.clock = VirtualClock()
         self.outcome = Outcome()
         self._epochs, self._samples, self._size = epochs, samples, size
@@ -235,9 +242,10 @@ class Simulation:
 
     def _new_master(self) -> Master:
         seed = self.chance.getrandbits(32)
-        return Master(
-            MasterSettings(f"run {next(self._runs)}", "same", audit=self.audit, seed=seed)
+        settings = MasterSettings(
+            f"run {next(self._runs)}", "same", audit=self.audit, seed=seed, works=self.works
         )
+        return Master(settings)
 
     def _tell_master(self, event: Event) -> None:
         if self._is_master_up:
@@ -262,6 +270,8 @@ class Simulation:
             if isinstance(action, Send):
                 self._carry_down(action.client, action.message)
             elif isinstance(action, Grant):
+                if action.client == STAND_IN:
+                    self._stand_in(self._master, action.lease)
                 self._carry_down(action.client, Job(action.lease, action.piece, {}))
             elif isinstance(action, Apply):
                 self._apply(action)
@@ -273,6 +283,13 @@ class Simulation:
                 self.outcome.events["exposed"] += 1
                 client = self._master.crowd.by_id[action.slave].client
                 assert client in self._flipped, f"{action.slave} is called wrong, and is not"
+            elif isinstance(action, StandIn):
+                self.outcome.events["stood in"] += 1
+                self._say_as_stand_in(
+                    Hello(PROTOCOL, "same", "master", "null", "cpu", "host", 0, capacity=1)
+                )
+            elif isinstance(action, StandDown):
+                self._say_as_stand_in(Bye(""))
             elif isinstance(action, Recruit):
                 self.slaves += 1
                 self.clock.after(self.chance.uniform(0.1, 1.0), self._join)
@@ -282,6 +299,18 @@ class Simulation:
             else:
                 assert isinstance(action, Say)
                 self.outcome.said.append(f"{self.clock.now:.3f} {action.text}")
+
+    def _say_as_stand_in(self, message: FromSlave) -> None:
+        self.clock.after(0, lambda: self._tell_master(Heard(STAND_IN, message)))
+
+    def _stand_in(self, master: Master, lease: LeaseId) -> None:
+        """The master computes a piece itself."""
+
+        def finish() -> None:
+            if self._master is master and STAND_IN in master.crowd.by_client:
+                self._tell_master(Heard(STAND_IN, Update(lease, {}, (), 0.01), digest=b"right"))
+
+        self.clock.after(0.02, finish)
 
     def _apply(self, action: Apply) -> None:
         number = action.piece.number
@@ -434,7 +463,8 @@ class Simulation:
             return
         self.clock.after(1e-3, lambda: self._tell_master(Lost(client, "killed")))
         if len(self._nodes) < self.slaves:
-            self.clock.after(self.chance.uniform(0.1, 1.0), self._join)
+            longest = self.chance.choice((1.0, 1.0, 1.0, 5.0))
+            self.clock.after(self.chance.uniform(0.1, longest), self._join)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -55,3 +55,16 @@ def test_without_an_audit_the_same_bit_would_have_counted(alone):  # noqa: F811
 def test_what_cannot_be_had_is_said_at_once(options, words):
     with pytest.raises(OptionError, match=words):
         veloflow.run("digits_mlp", device="numpy", **options)
+
+
+def test_a_master_that_works_ends_the_run_alone_with_the_same_bits(alone):  # noqa: F811
+    result = run(listen=["tcp://127.0.0.1:*"], master_works=True, patience=0.1)
+    assert result.parameters_sha256 == alone
+    assert [one["name"] for one in result.more["slaves"]] == ["master"]
+
+
+def test_a_master_that_works_goes_on_when_its_slaves_have_died(alone):  # noqa: F811
+    faults = "kill=1"
+    result = run(slaves=1, faults=faults, master_works=True, patience=0.02)
+    assert result.parameters_sha256 == alone
+    assert "master" in [one["name"] for one in result.more["slaves"]]

@@ -20,11 +20,42 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Action", "Apply", "Away", "Computed", "Event", "Exit", "Exposed", "Failed", "Garbage",
-    "GiveUp", "Grant", "Heard", "Lost", "PauseAsked", "PutOut", "Recruit", "Rejected",
-    "ResumeAsked", "Said", "Say", "Send", "Skipped", "SlaveAction", "SlaveEvent", "StopAsked",
-    "Tell", "TermAsked", "Tick", "WorkAdded",
+    "STAND_IN",
+    "Action",
+    "Apply",
+    "Away",
+    "Computed",
+    "Event",
+    "Exit",
+    "Exposed",
+    "Failed",
+    "Garbage",
+    "GiveUp",
+    "Grant",
+    "Heard",
+    "Lost",
+    "PauseAsked",
+    "PutOut",
+    "Recruit",
+    "Rejected",
+    "ResumeAsked",
+    "Said",
+    "Say",
+    "Send",
+    "Skipped",
+    "SlaveAction",
+    "SlaveEvent",
+    "StandDown",
+    "StandIn",
+    "StopAsked",
+    "Tell",
+    "TermAsked",
+    "Tick",
+    "WorkAdded",
 ]  # fmt: skip
+
+#: the client that is the master itself
+STAND_IN = b"the master itself"
 
 # -- into the master ------------------------------------------------------------------------------
 
@@ -165,6 +196,16 @@ class Exposed:
 
 
 @dataclass(frozen=True, slots=True)
+class StandIn:
+    """The master is to compute itself: say Hello in the name of the client STAND_IN."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandDown:
+    """There are slaves again: say Bye in the name of the client STAND_IN."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recruit:
     """One slave more is needed, to say which of two is right."""
 
@@ -185,7 +226,7 @@ class Say:
     text: str
 
 
-Action = Send | Grant | Apply | PutOut | Exposed | Recruit | GiveUp | Say
+Action = Send | Grant | Apply | PutOut | Exposed | Recruit | StandIn | StandDown | GiveUp | Say
 
 # -- into the slave -------------------------------------------------------------------------------
 

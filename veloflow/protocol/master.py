@@ -12,6 +12,7 @@ from veloflow.protocol.audit import Audit, Opinion
 from veloflow.protocol.dealer import Dealer
 from veloflow.protocol.door import Door
 from veloflow.protocol.events import (
+    STAND_IN,
     Action,
     Apply,
     Away,
@@ -29,6 +30,8 @@ from veloflow.protocol.events import (
     ResumeAsked,
     Say,
     Send,
+    StandDown,
+    StandIn,
     StopAsked,
     Tick,
     WorkAdded,
@@ -62,6 +65,8 @@ _SILENT, _GONE = 6, 40
 #: a slave that beats but whose work has not advanced for so many seconds is put out
 _STUCK = 60.0
 _STORY = 4096
+#: so many seconds without slaves, then the master computes itself
+_HUNGER = 2.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class MasterSettings:
         prefetch: how many jobs a slave may hold: one to compute, the others in advance.
         audit: the share of the pieces that two slaves compute, to be compared.
         seed: of the choice of these, which no slave may foresee.
+        works: whether the master computes itself while there are no slaves.
     """
 
     run: str
@@ -83,6 +89,7 @@ class MasterSettings:
     prefetch: int = 2
     audit: float = 0.0
     seed: int = 0
+    works: bool = False
 
     @property
     def beat_every(self) -> float:
@@ -126,7 +133,8 @@ class Master:
         self._absent_until = float("-inf")
         self._is_paused = False
         self._stopped = ""
-        self._is_starving = self._lacks_judge = False
+        self._starving_since: float | None = None
+        self._lacks_judge = False
         self._story: deque[tuple[float, str, str, LeaseId | None]] = deque(maxlen=_STORY)
 
     # -- questions ----------------------------------------------------------------------------
@@ -134,7 +142,11 @@ class Master:
     @property
     def deadline(self) -> float | None:
         """When to call with Tick at the latest; None for never."""
-        times = [self._dealer.deadline, self._watch[0][0] if self._watch else None]
+        times = [
+            self._dealer.deadline,
+            self._watch[0][0] if self._watch else None,
+            self._stands_in_at,
+        ]
         return min((one for one in times if one is not None), default=None)
 
     @property
@@ -175,7 +187,7 @@ class Master:
         if type(event) is Tick or now - self._looked >= self.settings.beat_every:
             self._pass_time(now)
         self._give_work(now)
-        self._watch_hunger()
+        self._watch_hunger(now)
         return self._actions
 
     def _on_heard(self, event: Heard, now: float) -> None:
@@ -516,16 +528,30 @@ class Master:
         self._stopped = event.reason or "stopped"
         self._actions.extend(Send(slave.client, Stop(event.reason)) for slave in self.crowd)
 
-    def _watch_hunger(self) -> None:
-        """Say it once when there is work and nobody to do it."""
-        if not self.crowd.by_client and len(self.ledger) and not self._stopped:
-            if not self._is_starving:
-                self._is_starving = True
+    @property
+    def _stands_in_at(self) -> float | None:
+        """When the master begins to compute itself if no slave joins; None for never."""
+        is_off = not self.settings.works or STAND_IN in self.crowd.by_client or self._stopped
+        if is_off or self._starving_since is None:
+            return None
+        return self._starving_since + _HUNGER * self.settings.patience
+
+    def _watch_hunger(self, now: float) -> None:
+        """Say it once when there is work and nobody to do it, or do it oneself."""
+        has_slaves = any(one != STAND_IN for one in self.crowd.by_client)
+        if not has_slaves and len(self.ledger) and not self._stopped:
+            if self._starving_since is None:
+                self._starving_since = now
                 what = "no slaves left" if self._joined else "no slaves yet"
-                self._say("warning", f"{what}; the run waits until one joins")
-        elif self._is_starving and self.crowd.by_client:
-            self._is_starving = False
+                then = "the master computes itself" if self.settings.works else "the run waits"
+                self._say("warning", f"{what}; {then} until one joins")
+            if self._stands_in_at is not None and now >= self._stands_in_at:
+                self._actions.append(StandIn())
+        elif self._starving_since is not None and has_slaves:
+            self._starving_since = None
             self._say("info", "there is a slave; the run goes on")
+            if STAND_IN in self.crowd.by_client:
+                self._actions.append(StandDown())
         if self._audit.disputed or self._lacks_judge:
             self._watch_disputes()
 

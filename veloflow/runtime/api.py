@@ -56,6 +56,7 @@ def run(
     listen: Sequence[str] = (),
     patience: float = 1.0,
     audit: float = 0.0,
+    master_works: bool = False,
     faults: str = "",
     keys: str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -79,6 +80,7 @@ def run(
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
         audit: the share of the pieces that two slaves compute, compared bit for bit (sync).
+        master_works: compute in this process too while there are no slaves.
         faults: what is to go wrong with local slaves, such as "kill=0.01,hang=slave2@job5".
         keys: a folder of keys, for addresses that other machines can reach.
         checkpoint: the folder to keep checkpoints in.
@@ -104,6 +106,7 @@ def run(
         listen=listen,
         patience=patience,
         audit=audit,
+        master_works=master_works,
         faults=faults,
         keys=keys,
         checkpoint=checkpoint,
@@ -130,6 +133,7 @@ def prepare(
     listen: Sequence[str] = (),
     patience: float = 1.0,
     audit: float = 0.0,
+    master_works: bool = False,
     faults: str = "",
     keys: str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -153,6 +157,8 @@ def prepare(
     for address in listen:
         check_address(address, has_keys=keys is not None)
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
+    if master_works and not has_slaves:
+        raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
     plan = _checked(audit, faults, mode, slaves=slaves, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
@@ -179,13 +185,19 @@ def prepare(
                 device=device if isinstance(device, str) else device.name,
                 patience=patience,
                 audit=audit,
+                works=master_works,
                 faults=plan,
                 keys=None if keys is None else ServerKeys.load(Path(keys)),
                 exactly=mode.mode == "sync",
             )
             cluster, own_checksum = stack.enter_context(_cluster(session, wishes))
             session.set_up()
-            _open_cluster(cluster, session, own_checksum)
+
+            def stand_in() -> Crew:
+                place, _ = stack.enter_context(_opened(device))
+                return stack.enter_context(_own_crew(definition, given, place, settings))
+
+            _open_cluster(cluster, session, own_checksum, stand_in)
             session.employ(cluster, mode)
         else:
             session.set_up()
@@ -233,7 +245,9 @@ def _cluster(session: Session, wishes: ClusterSettings) -> Iterator[tuple[Cluste
         yield cluster, own
 
 
-def _open_cluster(cluster: Cluster, session: Session, own: str) -> None:
+def _open_cluster(
+    cluster: Cluster, session: Session, own: str, stand_in: Callable[[], Crew]
+) -> None:
     """Let slaves in, once the master's session is set up."""
     cluster.open(
         workflow=name_of(session.definition),
@@ -247,6 +261,7 @@ def _open_cluster(cluster: Cluster, session: Session, own: str) -> None:
             for unit in session.workflow.all_units()
             if type(unit).make_update is not Unit.make_update
         },
+        stand_in=stand_in,
     )
 
 

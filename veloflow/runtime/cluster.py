@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import platform
 import secrets
 import time
 from collections import Counter, deque
@@ -26,6 +27,7 @@ from veloflow.errors import (
 )
 from veloflow.protocol.codec import decode_from_slave, encode
 from veloflow.protocol.events import (
+    STAND_IN,
     Action,
     Apply,
     Away,
@@ -41,6 +43,8 @@ from veloflow.protocol.events import (
     Rejected,
     Say,
     Send,
+    StandDown,
+    StandIn,
     StopAsked,
     Tick,
     WorkAdded,
@@ -50,6 +54,9 @@ from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import (
     PROTOCOL,
     Ask,
+    Bye,
+    Cancel,
+    Failure,
     FrameHeader,
     Hello,
     Job,
@@ -95,6 +102,7 @@ class ClusterSettings:
         patience: scales every wait.
         keys: for addresses outside this machine.
         audit: the share of the pieces that two slaves compute, to be compared.
+        works: the master computes itself while there are no slaves.
         faults: what is to go wrong with local slaves.
         exactly: jobs name the version of the parameters; otherwise slaves take the latest.
         environment: more of it for local slaves.
@@ -106,6 +114,7 @@ class ClusterSettings:
     patience: float = 1.0
     keys: ServerKeys | None = None
     audit: float = 0.0
+    works: bool = False
     faults: FaultPlan = field(default_factory=FaultPlan)
     exactly: bool = True
     environment: tuple[tuple[str, str], ...] = ()
@@ -191,6 +200,8 @@ class Cluster(Crew):
         self._values: NDArray[np.floating] | None = None
         self._board: Board | None = None
         self._templates: Mapping[str, Payload] = {}
+        self._stand_in: Crew | None = None
+        self._own_jobs: deque[LeaseId] = deque()
         self._devices: dict[str, None] = {}
         self._away_since = time.monotonic()
 
@@ -204,6 +215,7 @@ class Cluster(Crew):
         size: int,
         dtype: DTypeLike,
         templates: Mapping[str, Payload],
+        stand_in: Callable[[], Crew],
     ) -> None:
         """Let slaves in.
 
@@ -211,11 +223,13 @@ class Cluster(Crew):
             workflow, options, settings, checksum: see :class:`~veloflow.protocol.messages.Plan`.
             size, dtype: of the flat vectors of parameters and of gradients.
             templates: what updates look like, by unit path.
+            stand_in: makes the crew that is the master itself, if it is to compute.
 
         Raises:
             StorageError: the machine has not enough shared memory.
         """
         self._templates = templates
+        self._make_stand_in = stand_in
         self._size, self._dtype = size, np.dtype(dtype)
         run = secrets.token_hex(8)
         machine = MasterSettings(
@@ -224,6 +238,7 @@ class Cluster(Crew):
             self._settings.patience,
             audit=self._settings.audit,
             seed=secrets.randbits(64),
+            works=self._settings.works,
         )
         self._machine = Master(machine)
         self._board = Board(self._folder / "board", size, dtype, create=True)
@@ -321,6 +336,10 @@ class Cluster(Crew):
         if message is not None:
             self._hear(*message)
             return
+        if self._own_jobs:
+            self._compute(self._own_jobs.popleft())
+            if self._ready:
+                return
         now = time.monotonic()
         times = [now + _GLANCE, *(when for when, _ in self._due)]
         if self._machine.deadline is not None:
@@ -394,6 +413,49 @@ class Cluster(Crew):
         self._devices[hello.device] = None
         return ""
 
+    # -- the master as its own slave ----------------------------------------------------------
+
+    def _stand(self) -> None:
+        if self._stand_in is None:
+            self._stand_in = self._make_stand_in()
+        checksum, device = self._plan.checksum, self._stand_in.device
+        hello = Hello(
+            protocol=PROTOCOL,
+            checksum=checksum,
+            name="master",
+            device=device,
+            hardware=platform.machine(),
+            host=platform.node(),
+            pid=os.getpid(),
+            capacity=1,
+        )
+        self._devices[device] = None
+        self._handle(Heard(STAND_IN, hello))
+
+    def _compute(self, lease: LeaseId) -> None:
+        """Do a job in this process."""
+        crew, work = self._stand_in, self._work[lease.number]
+        assert crew is not None
+        began = time.monotonic()
+        if self._version:
+            crew.publish(self._board_values(), self._version)
+        crew.submit(work.piece, unpack(work.data, work.headers, [one.data for one in work.arrays]))
+        try:
+            done = crew.next()
+        except UnitError as error:
+            self._handle(Away())
+            self._handle(Heard(STAND_IN, Failure(lease, error.unit[:200], str(error)[:4000])))
+            return
+        seconds = time.monotonic() - began
+        if seconds > self._machine.settings.beat_every:
+            self._handle(Away())
+        if not self._is_sound(STAND_IN, lease, done.updates, done.gradients):
+            self._handle(_not_finite(STAND_IN, lease))
+            return
+        digest = _digest_of(done) if self._machine.is_audited(lease.number) else b""
+        event = Heard(STAND_IN, Update(lease, {}, (), seconds, done.version), digest=digest)
+        self._perform(self._machine.handle(event, time.monotonic()), done)
+
     # -- updates ------------------------------------------------------------------------------
 
     def _look_into(
@@ -427,13 +489,23 @@ class Cluster(Crew):
             fault = self._fault_of(payloads)
             if fault:
                 return Rejected(client, update.lease, fault, True)
-        is_finite = _are_finite(payloads) and (
+        updates = cast("dict[str, Payload]", payloads)
+        if not self._is_sound(client, update.lease, updates, gradients):
+            return _not_finite(client, update.lease)
+        return Done(work.piece, updates, gradients, update.parameters)
+
+    def _is_sound(
+        self,
+        client: bytes,
+        lease: LeaseId,
+        updates: Mapping[str, Payload],
+        gradients: NDArray[Any] | None,
+    ) -> bool:
+        """Whether an update is finite, or nobody else can be asked."""
+        is_finite = _are_finite(updates) and (
             gradients is None or math.isfinite(float(gradients.sum()))
         )
-        if not is_finite and not self._machine.is_last_word(client, update.lease):
-            return Rejected(client, update.lease, "NaN or infinity in its update", False)
-        version = update.parameters
-        return Done(work.piece, cast("dict[str, Payload]", payloads), gradients, version)
+        return is_finite or self._machine.is_last_word(client, lease)
 
     def _fault_of(self, payloads: Mapping[str, Payload]) -> str:
         """Return in what the payloads differ from what the units here would say."""
@@ -457,7 +529,9 @@ class Cluster(Crew):
         gone: list[bytes] = []
         for action in actions:
             if isinstance(action, Grant):
-                if not self._grant(action):
+                if action.client == STAND_IN:
+                    self._own_jobs.append(action.lease)
+                elif not self._grant(action):
                     gone.append(action.client)
             elif isinstance(action, Apply):
                 assert done is not None
@@ -470,6 +544,11 @@ class Cluster(Crew):
                 self._put_out(action)
             elif isinstance(action, Exposed):
                 self._exposed.add(self._machine.crowd.by_id[action.slave].client)
+            elif isinstance(action, StandIn):
+                self._stand()
+            elif isinstance(action, StandDown):
+                self._own_jobs.clear()
+                self._handle(Heard(STAND_IN, Bye("there are slaves")))
             elif isinstance(action, Recruit):
                 self._recruit()
             else:
@@ -478,7 +557,10 @@ class Cluster(Crew):
             self._handle(Lost(client, "its connection is closed"))
 
     def _send(self, client: bytes, message: Any) -> None:
-        self._listener.send(client, [encode(message)])
+        if client != STAND_IN:
+            self._listener.send(client, [encode(message)])
+        elif isinstance(message, Cancel | Refusal):
+            self._own_jobs.clear()
 
     def _grant(self, grant: Grant) -> bool:
         work, link = self._work[grant.lease.number], self._links[grant.client]
@@ -506,7 +588,7 @@ class Cluster(Crew):
 
     def _accept(self, apply: Apply, done: Done) -> None:
         del self._work[apply.piece.number]
-        for key, (link, slot) in self._granted.pop(apply.piece.number).items():
+        for key, (link, slot) in self._granted.pop(apply.piece.number, {}).items():
             if link.outbox is None:
                 continue
             if key == (apply.client, apply.update.lease):
@@ -596,6 +678,10 @@ class Cluster(Crew):
         self._say(f"slave{process.number + 1} died too often and is not started again: {fate}")
         if not self._processes and not self._due and not self._settings.listen:
             raise ClusterError(f"all local slaves died, the last one so: {fate}")
+
+
+def _not_finite(client: bytes, lease: LeaseId) -> Rejected:
+    return Rejected(client, lease, "NaN or infinity in its update", is_lie=False)
 
 
 def _digest_of(done: Done) -> bytes:
