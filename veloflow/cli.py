@@ -115,6 +115,8 @@ def main() -> None:
               help="Let local slaves fail, to try it: kill=0.01,hang=slave2@job5.")  # fmt: skip
 @click.option("--keys", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keys for addresses that others can reach; see veloflow keys.")  # fmt: skip
+@click.option("--send-definition", is_flag=True,
+              help="Send the definition file to slaves that accept it; needs --keys.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep checkpoints in this folder.")  # fmt: skip
 @click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,
@@ -181,13 +183,15 @@ def run(
               help="The slave's own NAME.key_secret.")  # fmt: skip
 @click.option("--master-key", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="The master's public master.key.")  # fmt: skip
+@click.option("--accept-definition", is_flag=True,
+              help="Run the definition file that the master sends; needs keys.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @_debug_option
 def slave(address: str, device: str, quiet: bool, **settings: Any) -> None:
     """Compute for the master at ADDRESS until its run is over.
 
     SIGTERM or Ctrl-C: the slave ends its job and leaves. It has to have the same version of
-    veloflow and the same definition as the master.
+    veloflow as the master, and the same definition, or --accept-definition.
 
     \b
     Examples:

@@ -130,3 +130,57 @@ def test_a_run_with_keys_as_a_user_would(tmp_path):
     )  # fmt: skip
     assert bare.returncode == 2
     assert "needs keys" in bare.stderr
+
+
+OWN = """
+from veloflow.workflows.digits_mlp import build as whole
+def build(wf, *, epochs: int = 3) -> None:
+    whole(wf, epochs=epochs)
+"""
+
+
+def test_a_definition_travels_if_both_sides_say_so(tmp_path):
+    """The slave's folder does not have the file: it is gone before the slave starts."""
+    veloflow = [sys.executable, "-P", "-m", "veloflow"]
+    for words in (["new", "k"], ["add", "k", "one"]):
+        subprocess.run([*veloflow, "keys", *words], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "mine.py").write_text(OWN)
+    master = subprocess.Popen(
+        [*veloflow, "run", "mine.py", "-d", "numpy", "--keys", "k", "--send-definition",
+         "--listen", "tcp://127.0.0.1:0", "--json"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        lines = iter(master.stdout)
+        line = next(line for line in lines if "slaves join with" in line)
+        address = line.split()[-1].strip('"}')
+        (tmp_path / "mine.py").unlink()
+        slave = [*veloflow, "slave", address, "-d", "numpy", "--key", "k/slaves/one.key_secret",
+                 "--master-key", "k/master.key"]  # fmt: skip
+        without = subprocess.run(
+            slave, cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )  # fmt: skip
+        assert without.returncode == 2
+        assert "--accept-definition" in without.stderr
+        subprocess.run([*slave, "--accept-definition"], cwd=tmp_path, check=True, timeout=60)
+        rest = list(lines)
+        assert master.wait(60) == 0
+    finally:
+        master.kill()
+        master.wait()
+        master.stdout.close()
+    assert any("slave s1 joined" in line for line in rest)
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        (["run", "digits_mlp", "--slaves", "1", "--send-definition"], "give --keys"),
+        (["slave", "tcp://127.0.0.1:1", "--accept-definition"], "--master-key"),
+    ],
+)
+def test_code_is_neither_sent_nor_taken_without_keys(words, cure):
+    veloflow = [sys.executable, "-P", "-m", "veloflow"]
+    done = subprocess.run([*veloflow, *words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert cure in done.stderr

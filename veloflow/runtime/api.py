@@ -20,7 +20,7 @@ from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
 from veloflow.runtime.keys import ServerKeys, check_address
-from veloflow.runtime.plan import checksum, name_of, settings_of
+from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.worker import Worker
@@ -59,6 +59,7 @@ def run(
     master_works: bool = False,
     faults: str = "",
     keys: str | Path | None = None,
+    send_definition: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     resume: bool | str | Path = False,
@@ -83,6 +84,7 @@ def run(
         master_works: compute in this process too while there are no slaves.
         faults: what is to go wrong with local slaves, such as "kill=0.01,hang=slave2@job5".
         keys: a folder of keys, for addresses that other machines can reach.
+        send_definition: send the definition file to slaves that accept it; needs keys.
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
@@ -109,6 +111,7 @@ def run(
         master_works=master_works,
         faults=faults,
         keys=keys,
+        send_definition=send_definition,
         checkpoint=checkpoint,
         resume=resume,
         watch=watch,
@@ -136,6 +139,7 @@ def prepare(
     master_works: bool = False,
     faults: str = "",
     keys: str | Path | None = None,
+    send_definition: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     watch: Callable[[Session], None] | None = None,
@@ -159,6 +163,8 @@ def prepare(
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     if master_works and not has_slaves:
         raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
+    if send_definition and keys is None:
+        raise OptionError("--send-definition is for masters that prove who they are: give --keys")
     plan = _checked(audit, faults, mode, slaves=slaves, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
@@ -190,6 +196,8 @@ def prepare(
                 keys=None if keys is None else ServerKeys.load(Path(keys)),
                 exactly=mode.mode == "sync",
             )
+            # now, for the file may be changed while the run goes on
+            text = source_of(definition) if send_definition else ""
             cluster, own_checksum = stack.enter_context(_cluster(session, wishes))
             session.set_up()
 
@@ -197,7 +205,7 @@ def prepare(
                 place, _ = stack.enter_context(_opened(device))
                 return stack.enter_context(_own_crew(definition, given, place, settings))
 
-            _open_cluster(cluster, session, own_checksum, stand_in)
+            _open_cluster(cluster, session, own_checksum, stand_in, text)
             session.employ(cluster, mode)
         else:
             session.set_up()
@@ -246,7 +254,7 @@ def _cluster(session: Session, wishes: ClusterSettings) -> Iterator[tuple[Cluste
 
 
 def _open_cluster(
-    cluster: Cluster, session: Session, own: str, stand_in: Callable[[], Crew]
+    cluster: Cluster, session: Session, own: str, stand_in: Callable[[], Crew], source: str
 ) -> None:
     """Let slaves in, once the master's session is set up."""
     cluster.open(
@@ -262,6 +270,7 @@ def _open_cluster(
             if type(unit).make_update is not Unit.make_update
         },
         stand_in=stand_in,
+        source=source,
     )
 
 

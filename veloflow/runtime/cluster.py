@@ -216,6 +216,7 @@ class Cluster(Crew):
         dtype: DTypeLike,
         templates: Mapping[str, Payload],
         stand_in: Callable[[], Crew],
+        source: str = "",
     ) -> None:
         """Let slaves in.
 
@@ -223,6 +224,7 @@ class Cluster(Crew):
             workflow, options, settings, checksum: see :class:`~veloflow.protocol.messages.Plan`.
             size, dtype: of the flat vectors of parameters and of gradients.
             templates: what updates look like, by unit path.
+            source: the definition's text, if it is to be sent.
             stand_in: makes the crew that is the master itself, if it is to compute.
 
         Raises:
@@ -244,7 +246,7 @@ class Cluster(Crew):
         self._board = Board(self._folder / "board", size, dtype, create=True)
         plain = cast("dict[str, object]", dict(options))
         self._plan = Plan(
-            workflow, plain, dict(settings), checksum, str(self._folder), self._token, size
+            workflow, plain, dict(settings), checksum, str(self._folder), self._token, size, source
         )
 
     # -- what a farm sees ---------------------------------------------------------------------
@@ -676,7 +678,7 @@ class Cluster(Crew):
             self._due.append((when, process.number))
             return
         self._say(f"slave{process.number + 1} died too often and is not started again: {fate}")
-        if not self._processes and not self._due and not self._settings.listen:
+        if not (self._processes or self._due or self._settings.listen or self._settings.works):
             raise ClusterError(f"all local slaves died, the last one so: {fate}")
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 import veloflow
 from veloflow.core import Settings
-from veloflow.errors import DefinitionError
+from veloflow.errors import DefinitionError, NotFoundError
 from veloflow.runtime.definition import find_definition, known_definitions
 from veloflow.runtime.session import Session
 
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from veloflow.protocol.messages import Plan
     from veloflow.runtime.definition import Definition
 
-__all__ = ["checksum", "name_of", "session_of", "settings_of"]
+__all__ = ["checksum", "name_of", "session_of", "settings_of", "source_of"]
 
 
 def name_of(definition: Definition) -> str:
@@ -38,6 +42,30 @@ def name_of(definition: Definition) -> str:
             "put build() into a file and give its path"
         )
     return str(definition.path)
+
+
+#: a definition that is sent may be so long, in characters
+_LONGEST = 1_000_000
+
+
+def source_of(definition: Definition) -> str:
+    """Return the text of a definition file, to be sent; "" for one that each slave has by name.
+
+    Raises:
+        DefinitionError: the file is too long, or no UTF-8.
+    """
+    if definition.path is None or definition.name in known_definitions():
+        return ""
+    try:
+        text = definition.path.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise DefinitionError(f"{definition.path}: it cannot be sent: it is no UTF-8") from None
+    if len(text) > _LONGEST:
+        raise DefinitionError(
+            f"{definition.path}: it cannot be sent: it has {len(text)} characters, and "
+            f"{_LONGEST} are allowed; copy it to the slaves"
+        )
+    return text
 
 
 def settings_of(settings: Settings) -> dict[str, object]:
@@ -63,14 +91,42 @@ def checksum(
     return digest.hexdigest()
 
 
-def session_of(plan: Plan, device: Device) -> tuple[Session, str]:
+def session_of(plan: Plan, device: Device, *, accepts_source: bool = False) -> tuple[Session, str]:
     """Return the session of a slave, and the checksum of what this machine has.
+
+    Args:
+        plan: what the master says.
+        device: of the slave.
+        accepts_source: whether a definition that the master sends is imported, which runs it.
 
     Raises:
         NotFoundError: this machine does not have the definition.
         DefinitionError, OptionError, GraphError: what it has does not fit.
     """
-    definition = find_definition(plan.workflow)
+    if plan.source and accepts_source:
+        with _written(plan) as path:
+            definition = find_definition(str(path))
+            return _session(definition, plan, device)
+    try:
+        return _session(find_definition(plan.workflow), plan, device)
+    except NotFoundError as error:
+        hint = "; with --accept-definition it is taken from the master" if plan.source else ""
+        raise NotFoundError(f"{error}{hint}") from None
+
+
+@contextlib.contextmanager
+def _written(plan: Plan) -> Iterator[Path]:
+    """Give a file, of this user alone, with the definition that the master has sent."""
+    name = Path(plan.workflow).name
+    if not re.fullmatch(r"\w{1,100}\.py", name):
+        name = "definition.py"
+    with tempfile.TemporaryDirectory(prefix="veloflow-definition-") as folder:
+        path = Path(folder) / name
+        path.write_bytes(plan.source.encode())
+        yield path
+
+
+def _session(definition: Definition, plan: Plan, device: Device) -> tuple[Session, str]:
     settings = Settings(**cast("dict[str, Any]", plan.settings))
     own = checksum(definition, plan.options, settings_of(settings))
     return Session(definition, plan.options, device, replace(settings, role="slave")), own

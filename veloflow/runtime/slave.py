@@ -75,6 +75,7 @@ def run_slave(
     name: str = "",
     patience: float = 1.0,
     keys: ClientKeys | None = None,
+    accept_definition: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Join the master at ``address`` and compute until the run is over.
@@ -85,6 +86,7 @@ def run_slave(
         name: for people.
         patience: scales every wait.
         keys: for CURVE.
+        accept_definition: run the definition file that the master sends; it must have keys.
         say: takes a line for the user.
 
     Raises:
@@ -101,7 +103,7 @@ def run_slave(
         ZmqConnection(address, identity, keys, patience=patience)
     ) as connection:
         plan = _ask(connection, patience, say)
-        session, checksum = session_of(plan, device)
+        session, checksum = session_of(plan, device, accepts_source=accept_definition)
         with session:
             session.set_up()
             mischief = Mischief.from_environment(name)
@@ -420,16 +422,30 @@ def join(
     patience: float = 1.0,
     key: Path | None = None,
     master_key: Path | None = None,
+    accept_definition: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Open a device by name and join the master at ``address``; see :func:`run_slave`."""
     keys = _keys(key, master_key)
     check_address(address, has_keys=keys is not None)
+    if accept_definition and keys is None:
+        raise InputError(
+            "--accept-definition runs code of the master, which must prove who it is: give --key "
+            "and --master-key"
+        )
     place, why = choose_device() if device == "auto" else (open_device(device), "")
     if why:
         say(why)
     with contextlib.closing(place):
-        run_slave(address, place, name=name, patience=patience, keys=keys, say=say)
+        run_slave(
+            address,
+            place,
+            name=name,
+            patience=patience,
+            keys=keys,
+            accept_definition=accept_definition,
+            say=say,
+        )
 
 
 def _keys(key: Path | None, master_key: Path | None) -> ClientKeys | None:
