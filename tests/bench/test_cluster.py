@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import statistics
 import subprocess
@@ -95,6 +96,54 @@ def test_empty_jobs_beside_bare_zeromq(tmp_path, capsys):
         print(f"\nempty jobs/s: {rates[0]:.0f}, bare ZeroMQ {rates[1]:.0f}, "
               f"ratio {rates[0] / rates[1]:.2f} ({min(ours):.0f}-{max(ours):.0f}, "
               f"{min(bare):.0f}-{max(bare):.0f})")  # fmt: skip
+
+
+PEERS = {
+    "distributed": """
+import time
+from distributed import Client, LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            client.wait_for_workers(2)
+            client.gather(client.map(int, range(200)))
+            began = time.perf_counter()
+            client.gather(client.map(int, range(1000, 3000)))
+            print("rate", 2000 / (time.perf_counter() - began))
+""",
+    "ray": """
+import time, ray
+ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+task = ray.remote(lambda number: number)
+ray.get([task.remote(n) for n in range(200)])
+began = time.perf_counter()
+ray.get([task.remote(n) for n in range(2000)])
+print("rate", 2000 / (time.perf_counter() - began))
+""",
+}
+
+
+def test_empty_jobs_beside_dask_and_ray(tmp_path, capsys):
+    (tmp_path / "empty.py").write_text(EMPTY)
+    rates = {"veloflow": []}
+    for _ in range(3):
+        ours = veloflow.run(str(tmp_path / "empty.py"), slaves=2, device="numpy")
+        rates["veloflow"].append(ours.more["rate"])
+        for name, script in PEERS.items():
+            if importlib.util.find_spec(name) is None:
+                continue
+            own = tmp_path / f"{name}_rate.py"
+            own.write_text(script)
+            done = subprocess.run(
+                [sys.executable, str(own)], capture_output=True, text=True, timeout=120, check=True
+            )
+            rates.setdefault(name, []).append(float(done.stdout.split("rate ")[-1]))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    with capsys.disabled():
+        print("\nempty jobs/s:", ", ".join(
+            f"{name} {rate:.0f} (ours {middle['veloflow'] / rate:.1f} times that)"
+            for name, rate in middle.items()
+        ))  # fmt: skip
 
 
 def test_parameters_beside_a_copy(capsys):

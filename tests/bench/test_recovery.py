@@ -72,8 +72,9 @@ class Farm:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        self.out.seek(0)
-        text = self.out.read()
+            self.out.seek(0)
+            text = self.out.read()
+            self.out.close()
         assert self.process.returncode == 0, text[-2000:]
         return float(text.split("done ")[-1])
 
