@@ -218,7 +218,7 @@ def test_ctrl_c_stops_cleanly_and_resume_gives_the_same_bits(tmp_path):
 
 
 def test_a_killed_master_takes_its_slaves_back(tmp_path):
-    """Slaves that joined by themselves outlive their master and serve the next one."""
+    """ray-project/kuberay#1141, ray#46814: slaves outlive their master and serve the next one."""
     expected = run(epochs=200).parameters_sha256
     listening = subprocess.run(
         [sys.executable, "-c", "import socket as s; x = s.socket(); x.bind(('127.0.0.1', 0)); "

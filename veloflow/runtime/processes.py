@@ -19,6 +19,9 @@ __all__ = ["Janitor", "SlaveProcess", "stop_all"]
 
 _TAIL = 2000
 
+#: seconds in which a process that has ended, or was killed, can be waited for
+_REAP = 30.0
+
 
 class Janitor:
     """A small process that cleans up when this one dies, however it dies.
@@ -46,7 +49,11 @@ class Janitor:
         """Let it clean up now."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(_REAP)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_REAP)
 
 
 @dataclass
@@ -102,7 +109,7 @@ class SlaveProcess:
 
     def fate(self) -> str:
         """Return how it ended, with the last line that it printed; call it when it has."""
-        code = self.process.wait()
+        code = self.process.wait(_REAP)
         text = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         self.errors.seek(0, os.SEEK_END)
         self.errors.seek(max(0, self.errors.tell() - _TAIL))
@@ -117,7 +124,7 @@ class SlaveProcess:
     def close(self) -> None:
         """Kill it if it still runs, and let go of what belongs to it."""
         self.kill()
-        self.process.wait()
+        self.process.wait(_REAP)
         os.close(self.sentinel)
         self.errors.close()
 

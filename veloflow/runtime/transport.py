@@ -244,6 +244,6 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[Frame], flags: int) -> Non
 def _rest(socket: zmq.Socket[bytes]) -> list[Frame]:
     frames: list[Frame] = []
     while socket.get(zmq.RCVMORE):
-        frame = socket.recv(copy=False)
+        frame = socket.recv(zmq.NOBLOCK, copy=False)  # all parts came together
         frames.append(frame.buffer if len(frame) >= _LARGE else frame.bytes)
     return frames
