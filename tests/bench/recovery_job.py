@@ -1,4 +1,5 @@
-"""One farm of short calls, on veloflow, Dask or Ray: ``recovery_job.py ENGINE LOG CALLS SECONDS``.
+"""One farm of short calls, on veloflow, Dask, Ray or torchrun: ``recovery_job.py ENGINE LOG CALLS
+SECONDS``.
 
 Each call writes its number, its process and the time into LOG; so does each slave that joins.
 """
@@ -6,6 +7,7 @@ Each call writes its number, its process and the time into LOG; so does each sla
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -84,6 +86,35 @@ def on_ray(log: str, calls: int, seconds: float) -> float:
     began = time.time()
     ray.get([remote.remote(n, log, seconds) for n in range(calls)])
     return time.time() - began
+
+
+def on_torchrun(log: str, calls: int, seconds: float) -> float:
+    """Run half as many steps, each of two workers that then add up a number over gloo."""
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+         "--max-restarts=5", __file__, "worker", log, str(calls // 2), str(seconds)], check=True,
+    )  # fmt: skip
+    first = next(one for one in Path(log).read_text().splitlines() if one.startswith("call"))
+    return time.time() - float(first.split()[-1])
+
+
+def on_worker(log: str, calls: int, seconds: float) -> float:
+    """A worker of torchrun; it goes on after the last step that was saved."""
+    import torch
+    from torch import distributed
+
+    distributed.init_process_group("gloo")
+    saved = Path(log + ".step")
+    start = int(saved.read_text()) if saved.exists() else 0
+    for step in range(start, calls):
+        call(step, log, seconds)
+        distributed.all_reduce(torch.ones(1))
+        if distributed.get_rank() == 0:
+            new = Path(f"{log}.new")
+            new.write_text(str(step + 1))
+            new.replace(saved)
+    distributed.destroy_process_group()
+    return 0.0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a killed and a frozen process cost: veloflow beside Dask and Ray, in one run."""
+"""What a killed and a frozen process cost: veloflow beside Dask, Ray and torchrun, in one run."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def median(values: list[float | None]) -> str:
 
 
 def engines() -> list[str]:
-    modules = {"dask": "distributed", "ray": "ray"}
+    modules = {"dask": "distributed", "ray": "ray", "torchrun": "torch"}
     return ["veloflow", *(n for n, module in modules.items() if importlib.util.find_spec(module))]
 
 

@@ -177,6 +177,7 @@ class Cluster(Crew):
         self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
         self._due: list[tuple[float, int]] = []  # when which local slave is to be started
         self._lives: Counter[int] = Counter()
+        self._first_epochs: dict[bytes, int] = {}  # by client: of the first update that counted
         self._known: set[bytes] = set()  # clients that have said hello
         self._exposed: set[bytes] = set()
         self._spares = 0  # slaves started to judge; they take the places of those found wrong
@@ -545,7 +546,7 @@ class Cluster(Crew):
             elif isinstance(action, PutOut):
                 self._put_out(action)
             elif isinstance(action, Exposed):
-                self._exposed.add(self._machine.crowd.by_id[action.slave].client)
+                self._expose(action)
             elif isinstance(action, StandIn):
                 self._stand()
             elif isinstance(action, StandDown):
@@ -590,6 +591,7 @@ class Cluster(Crew):
 
     def _accept(self, apply: Apply, done: Done) -> None:
         del self._work[apply.piece.number]
+        self._first_epochs.setdefault(apply.client, apply.piece.epoch)
         for key, (link, slot) in self._granted.pop(apply.piece.number, {}).items():
             if link.outbox is None:
                 continue
@@ -643,6 +645,16 @@ class Cluster(Crew):
         plan = self._settings.faults
         text = str(replace(plan, appointments=()) if life else plan)
         return {VARIABLE: f"{life} {text}"} if text else {}
+
+    def _expose(self, action: Exposed) -> None:
+        slave = self._machine.crowd.by_id[action.slave]
+        self._exposed.add(slave.client)
+        first = self._first_epochs.get(slave.client)
+        if first is not None:
+            self._say(
+                f"slave {slave.id} did {slave.jobs} jobs since epoch {first}; those that were not "
+                "audited are in the parameters: to undo them, resume from an older checkpoint"
+            )
 
     def _recruit(self) -> None:
         """Start one local slave more, if there are local ones."""
