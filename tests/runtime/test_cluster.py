@@ -244,3 +244,27 @@ def test_a_killed_master_takes_its_slaves_back(tmp_path):
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["parameters_sha256"] == expected
     assert len(result["slaves"]) == 2
+
+
+def test_a_run_that_is_paused_with_ctrl_z_goes_on(tmp_path):
+    """SIGTSTP stops the master; its slaves wait for it, and nobody is judged for the silence."""
+    expected = run(epochs=60).parameters_sha256
+    command = [*VELOFLOW, "run", "digits_mlp", "epochs=60", "hidden=20", "--device", "numpy",
+               "--sharing", "sync:shards=4", "--slaves", "2", "--json",
+               "--result", str(tmp_path / "r.json")]  # fmt: skip
+    master = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
+    said = []
+    for line in master.stdout:
+        said.append(line)
+        if '"epoch": 5' in line:
+            os.kill(master.pid, signal.SIGSTOP)  # a shell's Ctrl-Z, without its terminal
+            time.sleep(5)
+            os.kill(master.pid, signal.SIGCONT)
+            break
+    said += list(master.stdout)
+    assert master.wait(60) == 0, said[-3:]
+    master.stdout.close()
+    assert not [line for line in said if " is lost" in line or "put out" in line]
+    assert json.loads((tmp_path / "r.json").read_text())["parameters_sha256"] == expected

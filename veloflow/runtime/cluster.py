@@ -347,9 +347,14 @@ class Cluster(Crew):
         times = [now + _GLANCE, *(when for when, _ in self._due)]
         if self._machine.deadline is not None:
             times.append(self._machine.deadline)
-        for sentinel in self._listener.wait(max(0.0, min(times) - now)):
-            self._bury(sentinel)
+        patience = max(0.0, min(times) - now)
+        ended = self._listener.wait(patience)
+        was_stopped = time.monotonic() - now > patience + self._machine.settings.beat_every
         now = time.monotonic()
+        if was_stopped:  # by Ctrl-Z, or with its whole machine
+            self._handle(Away())
+        for sentinel in ended:
+            self._bury(sentinel)
         for entry in [one for one in self._due if now >= one[0]]:
             self._due.remove(entry)
             self._start_slave(entry[1])
