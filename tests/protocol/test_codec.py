@@ -95,3 +95,16 @@ def test_a_million_damaged_messages_leave_no_trace(decode, messages):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refuse(decode, messages, 3, MANY // 2)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8192  # KiB
+
+
+def test_what_is_as_long_as_the_limit_is_taken():
+    frames = FROM_SLAVE[2]
+    arrays = sum(len(memoryview(one).cast("B")) for one in frames[1:])
+    decode_from_slave(frames, Limits(message=len(frames[0]), arrays=arrays))
+    with pytest.raises(WireError, match=f"^{arrays} bytes of arrays, more than {arrays - 1}$"):
+        decode_from_slave(frames, Limits(arrays=arrays - 1))
+
+
+def test_the_arrays_are_counted():
+    with pytest.raises(WireError, match="^2 arrays came, and 1 were announced$"):
+        decode_from_slave([update(HEADERS[0]), ARRAYS[0], ARRAYS[1]])

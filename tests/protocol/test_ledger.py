@@ -16,11 +16,11 @@ def _pieces(count: int) -> list[Piece]:
 def test_a_lost_slaves_pieces_are_first_in_line() -> None:
     ledger = Ledger()
     ledger.add(_pieces(4))
-    first, second = ledger.lease("a", 0.0), ledger.lease("a", 0.0)
+    first, second = ledger.lease("a"), ledger.lease("a")
     assert first is not None
     assert second is not None
     assert [one.id for one in ledger.lose("a")] == [first.id, second.id]
-    again = [ledger.lease("b", 1.0) for _ in range(3)]
+    again = [ledger.lease("b") for _ in range(3)]
     assert [one.id for one in again if one] == [LeaseId(0, 1), LeaseId(1, 1), LeaseId(2, 0)]
     ledger.validate()
 
@@ -28,8 +28,8 @@ def test_a_lost_slaves_pieces_are_first_in_line() -> None:
 def test_the_first_of_two_answers_wins_and_the_other_is_late() -> None:
     ledger = Ledger()
     ledger.add(_pieces(1))
-    slow = ledger.lease("slow", 0.0)
-    quick = ledger.lease_again(0, "quick", 5.0)
+    slow = ledger.lease("slow")
+    quick = ledger.lease_again(0, "quick")
     assert slow is not None
     assert ledger.complete(quick.id, "quick") == (Verdict.ACCEPTED, [slow])
     assert ledger.complete(slow.id, "slow") == (Verdict.LATE, [])
@@ -41,7 +41,7 @@ def test_the_first_of_two_answers_wins_and_the_other_is_late() -> None:
 def test_an_answer_that_nobody_asked_for_is_told_from_a_late_one() -> None:
     ledger = Ledger()
     ledger.add(_pieces(1))
-    lease = ledger.lease("a", 0.0)
+    lease = ledger.lease("a")
     assert lease is not None
     assert ledger.complete(lease.id, "liar")[0] is Verdict.UNKNOWN
     assert ledger.complete(LeaseId(0, 7), "a")[0] is Verdict.UNKNOWN
@@ -56,7 +56,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="not done"):
         ledger.forget(0)
     with pytest.raises(ValueError, match="leased again"):
-        ledger.lease_again(0, "a", 0.0)
+        ledger.lease_again(0, "a")
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -67,11 +67,11 @@ def test_each_piece_is_accepted_once_in_any_story(seed: int) -> None:
     ledger.add(_pieces(count))
     given: list[tuple[LeaseId, str]] = []
     accepted: list[int] = []
-    for now in range(5000):
+    for _ in range(5000):
         slave = f"s{chance.randrange(5)}"
         move = chance.random()
         if move < 0.4:
-            lease = ledger.lease(slave, now)
+            lease = ledger.lease(slave)
             if lease is not None:
                 given.append((lease.id, slave))
         elif move < 0.5:
@@ -80,7 +80,7 @@ def test_each_piece_is_accepted_once_in_any_story(seed: int) -> None:
             for entry in list(ledger.open):
                 held = {one.slave for one in entry.leases}
                 if held and slave not in held:
-                    lease = ledger.lease_again(entry.piece.number, slave, now)
+                    lease = ledger.lease_again(entry.piece.number, slave)
                     given.append((lease.id, slave))
                     break
         elif given:
@@ -92,3 +92,30 @@ def test_each_piece_is_accepted_once_in_any_story(seed: int) -> None:
             break
     assert sorted(accepted) == list(range(count))
     assert not list(ledger.open)
+
+
+def test_every_answer_is_counted():
+    ledger = Ledger()
+    ledger.add(_pieces(3))
+    first, second = ledger.lease("a"), ledger.lease("a")
+    assert (ledger.late, ledger.unknown, ledger.returned) == (0, 0, 0)
+    for _ in range(2):
+        assert ledger.complete(first.id, "b")[0] is Verdict.UNKNOWN
+    assert ledger.unknown == 2
+    assert ledger.take_back(first.id)
+    assert ledger.take_back(second.id)
+    assert ledger.returned == 2
+    for _ in range(2):
+        assert ledger.complete(second.id, "a")[0] is Verdict.LATE
+    for _ in range(2):
+        assert ledger.complete(LeaseId(99, 0), "a")[0] is Verdict.LATE
+    assert ledger.late == 4
+    assert not ledger.is_current(LeaseId(99, 0))
+
+
+def test_a_piece_that_waits_twice_is_seen():
+    ledger = Ledger()
+    ledger.add(_pieces(2))
+    ledger._waiting.append(0)
+    with pytest.raises(AssertionError, match="a piece waits twice"):
+        ledger.validate()

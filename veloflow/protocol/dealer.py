@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from typing import TYPE_CHECKING
 
 from veloflow.protocol.slaves import State
@@ -33,7 +34,7 @@ class Dealer:
         self._due: list[tuple[float, LeaseId, str]] = []  # when leases that are begun are late
         self._late: dict[int, None] = {}  # pieces that wait for a second slave
         self._barred: dict[int, set[str]] = {}
-        self._quiet_until = float("-inf")
+        self._quiet_until = -math.inf
         self.again = 0  #: how often a piece was given to a second slave
 
     @property
@@ -108,7 +109,7 @@ class Dealer:
 
     def deal(self, now: float) -> tuple[Slave, LeaseId] | None:
         """Give one piece to one slave; None when there is nothing to give, or nobody to take it."""
-        slave, lease = self._deal_waiting(now) or self._deal_again(now) or (None, None)
+        slave, lease = self._deal_waiting() or self._deal_again() or (None, None)
         if slave is None or lease is None:
             return None
         piece = self._ledger[lease.id.number].piece
@@ -118,11 +119,11 @@ class Dealer:
         self._crowd.place(slave)
         return slave, lease.id
 
-    def _deal_waiting(self, now: float) -> tuple[Slave, Lease] | None:
+    def _deal_waiting(self) -> tuple[Slave, Lease] | None:
         for number in self._ledger.queue:  # more than the first only past barred pieces
             slave = self._taker(number)
             if slave is not None:
-                return slave, self._ledger.lease_this(number, slave.id, now)
+                return slave, self._ledger.lease_this(number, slave.id)
             if next(self._crowd.free(), None) is None:
                 return None
         return None
@@ -133,7 +134,7 @@ class Dealer:
             return next(self._crowd.free(), None)
         return next((one for one in self._crowd.free() if self._may(number, one)), None)
 
-    def _deal_again(self, now: float) -> tuple[Slave, Lease] | None:
+    def _deal_again(self) -> tuple[Slave, Lease] | None:
         """Let an idle slave take on what is late, then what another has not begun."""
         idle = next(self._crowd.free(0), None)
         if idle is None:
@@ -141,14 +142,14 @@ class Dealer:
         for number in self._late:  # more than the first only past barred pieces
             slave = next((one for one in self._crowd.free(0) if self._may(number, one)), None)
             if slave is not None:
-                return self._give_again(number, slave, now)
+                return self._give_again(number, slave)
         unbegun = self._next_unbegun(idle)
-        return None if unbegun is None else self._give_again(unbegun, idle, now)
+        return None if unbegun is None else self._give_again(unbegun, idle)
 
-    def _give_again(self, number: int, slave: Slave, now: float) -> tuple[Slave, Lease]:
+    def _give_again(self, number: int, slave: Slave) -> tuple[Slave, Lease]:
         self._late.pop(number, None)
         self.again += 1
-        return slave, self._ledger.lease_again(number, slave.id, now)
+        return slave, self._ledger.lease_again(number, slave.id)
 
     def _next_unbegun(self, slave: Slave) -> int | None:
         """Return a piece that another slave holds and has not begun, the last that it got."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ class Door:
 
     def is_to_ask(self, client: bytes, now: float) -> bool:
         """Whether to ask a stranger who it is: not at every word."""
-        if now - self._asked.get(client, float("-inf")) < self._ask_every:
+        if now - self._asked.get(client, -math.inf) < self._ask_every:
             return False
         if len(self._asked) >= _MEMORY:
             self._asked.clear()

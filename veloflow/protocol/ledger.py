@@ -30,7 +30,6 @@ class Lease:
 
     id: LeaseId
     slave: str
-    since: float
 
 
 @dataclass(slots=True)
@@ -107,27 +106,27 @@ class Ledger:
             self._entries[piece.number] = Entry(piece)
             self._waiting.append(piece.number)
 
-    def lease(self, slave: str, now: float) -> Lease | None:
+    def lease(self, slave: str) -> Lease | None:
         """Give the next waiting piece to a slave; None when none waits."""
         if not self._waiting:
             return None
-        return self.lease_this(self._waiting[0], slave, now)
+        return self.lease_this(self._waiting[0], slave)
 
-    def lease_this(self, number: int, slave: str, now: float) -> Lease:
+    def lease_this(self, number: int, slave: str) -> Lease:
         """Give a piece that waits to a slave, out of its turn too."""
         self._waiting.remove(number)  # it is among the first
         self._entries[number].is_waiting = False
-        return self._grant(self._entries[number], slave, now)
+        return self._grant(self._entries[number], slave)
 
-    def lease_again(self, number: int, slave: str, now: float) -> Lease:
+    def lease_again(self, number: int, slave: str) -> Lease:
         """Give a piece that others hold to one slave more: the first answer wins."""
         entry = self._entries[number]
         if entry.is_done or entry.is_waiting or any(one.slave == slave for one in entry.leases):
             raise ValueError(f"piece {number} is not to be leased again to {slave}")
-        return self._grant(entry, slave, now)
+        return self._grant(entry, slave)
 
-    def _grant(self, entry: Entry, slave: str, now: float) -> Lease:
-        lease = Lease(LeaseId(entry.piece.number, entry.attempts), slave, now)
+    def _grant(self, entry: Entry, slave: str) -> Lease:
+        lease = Lease(LeaseId(entry.piece.number, entry.attempts), slave)
         entry.holders[entry.attempts] = slave
         entry.attempts += 1
         entry.leases.append(lease)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from veloflow.protocol.audit import Audit, Opinion
 from veloflow.protocol.dealer import Dealer
@@ -107,21 +108,18 @@ class Master:
         self.counters: Counter[str] = Counter()
         self._pace = Pace(settings.patience)
         self._actions: list[Action] = []
-        self._handlers = cast(
-            "dict[type[Event], Callable[[Event, float], None]]",
-            {
-                Heard: self._on_heard,
-                Lost: self._on_lost,
-                Garbage: self._on_garbage,
-                WorkAdded: self._on_work,
-                Rejected: self._on_rejected,
-                PauseAsked: self._on_pause,
-                ResumeAsked: self._on_resume,
-                StopAsked: self._on_stop,
-                Away: self._on_away,
-                Tick: lambda event, now: None,
-            },
-        )
+        self._handlers: dict[type[Event], Callable[[Any, float], None]] = {
+            Heard: self._on_heard,
+            Lost: self._on_lost,
+            Garbage: self._on_garbage,
+            WorkAdded: self._on_work,
+            Rejected: self._on_rejected,
+            PauseAsked: self._on_pause,
+            ResumeAsked: self._on_resume,
+            StopAsked: self._on_stop,
+            Away: self._on_away,
+            Tick: lambda event, now: None,
+        }
         self._audit = Audit(settings.audit, settings.seed)
         self._dealer = Dealer(self.ledger, self.crowd, self._pace, self._audit)
         self._watch: list[tuple[float, str]] = []  # when to look whether slaves are silent
@@ -129,8 +127,8 @@ class Master:
         self._door = Door(settings.checksum, settings.patience, settings.beat_every)
         self._joined = 0
         self._next_number = 0
-        self._last = self._looked = float("-inf")
-        self._absent_until = float("-inf")
+        self._last = self._looked = -math.inf
+        self._absent_until = -math.inf
         self._is_paused = False
         self._stopped = ""
         self._starving_since: float | None = None
@@ -502,8 +500,7 @@ class Master:
         self.ledger.add(event.pieces)
         for piece in event.pieces:
             self._audit.choose(piece.number)
-        highest = max((piece.number for piece in event.pieces), default=-1)
-        self._next_number = max(self._next_number, highest + 1)
+            self._next_number = max(self._next_number, piece.number + 1)
 
     def _give_work(self, now: float) -> None:
         if self._is_paused or self._stopped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import cast
+from typing import Any
 
 import msgspec
 
@@ -101,17 +101,14 @@ class Slave:
         self._next_hello: float | None = None
         self._heard: float | None = None
         self._is_paused = False
-        self._handlers = cast(
-            "dict[type[object], Callable[[object, float], list[SlaveAction]]]",
-            {
-                Welcome: self._on_welcome,
-                Introduce: self._on_introduce,
-                Refusal: self._on_refusal,
-                Stop: self._on_stop,
-                Job: self._on_job,
-                Cancel: self._on_cancel,
-            },
-        )
+        self._handlers: dict[type[object], Callable[[Any, float], list[SlaveAction]]] = {
+            Welcome: self._on_welcome,
+            Introduce: self._on_introduce,
+            Refusal: self._on_refusal,
+            Stop: self._on_stop,
+            Job: self._on_job,
+            Cancel: self._on_cancel,
+        }
 
     @property
     def deadline(self) -> float | None:
