@@ -106,5 +106,5 @@ def test_what_is_as_long_as_the_limit_is_taken():
 
 
 def test_the_arrays_are_counted():
-    with pytest.raises(WireError, match="^2 arrays came, and 1 were announced$"):
+    with pytest.raises(WireError, match=r"^2 arrays came, and 1 were announced$"):
         decode_from_slave([update(HEADERS[0]), ARRAYS[0], ARRAYS[1]])

@@ -31,7 +31,7 @@ def test_what_is_no_plan_is_told_in_full(text):
 
 
 def test_an_unknown_fault_is_told_with_those_that_there_are():
-    with pytest.raises(OptionError, match="no fault 'kil'.*; there are: kill, hang, slow, leave,"):
+    with pytest.raises(OptionError, match=r"no fault 'kil'.*; there are: kill, hang, slow, leave,"):
         FaultPlan.parse("kil=1")
 
 
