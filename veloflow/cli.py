@@ -111,6 +111,10 @@ def main() -> None:
               help="Compute in this process too while there are no slaves.")  # fmt: skip
 @click.option("--audit", type=click.FloatRange(0, 1), default=0.0, metavar="SHARE",
               help="Compute that share of the work twice and compare the bits.")  # fmt: skip
+@click.option("--undo-spoiled", is_flag=True,
+              help="Go back to before a slave that the audit exposes.")  # fmt: skip
+@click.option("--story", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write there what happens to slaves; see veloflow story.")  # fmt: skip
 @click.option("--faults", default="", metavar="PLAN",
               help="Let local slaves fail, to try it: kill=0.01,hang=slave2@job5.")  # fmt: skip
 @click.option("--keys", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
@@ -367,6 +371,27 @@ def inspect(checkpoint: Path, *, as_json: bool) -> None:
         click.echo(json_text(found))
     else:
         Console().print(*checkpoint_tables(path, found), sep="\n")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("who", default="")
+@_debug_option
+def story(file: Path, who: str) -> None:
+    """Show the story in FILE: of the slave WHO (s2), of the piece WHO (17), or of all.
+
+    Each line has the seconds since the start, the slave, what happened, and the piece with the
+    number of the attempt.
+
+    \b
+    Examples:
+      veloflow run digits_mlp --slaves 2 --faults kill=0.01 --story story.txt
+      veloflow story story.txt s2
+      veloflow story story.txt 17
+    """
+    from veloflow.runtime.story import read_story
+
+    click.echo("\n".join(read_story(file, who)))
 
 
 @main.command()

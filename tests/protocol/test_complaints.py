@@ -26,6 +26,7 @@ from veloflow.protocol.events import (
 )
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import Beat, Failure, Introduce, LeaseId, Piece
+from veloflow.runtime.unix_transport import UnixConnection, UnixListener
 from veloflow.testing import FaultPlan, Simulation
 
 RUNTIME = Path(veloflow.__file__).parent / "runtime"
@@ -78,6 +79,15 @@ def test_a_stolen_piece_that_fails_after_it_was_done_elsewhere():
     assert not of(actions, Apply)
     assert stage.master.counters["failed"] == 0
     assert granted(stage(pieces(1, first=1)))
+
+
+def test_the_piece_that_kills_is_told_from_those_that_were_near():
+    """dask/distributed#6110: tasks that only waited on a worker that died are blamed for it."""
+    stage = Stage(b"a", prefetch=2)
+    computing, waiting = [lease for _, lease in leases(stage(pieces(2)))]
+    stage(Lost(b"a", "killed"))
+    assert stage.master._deaths._at == {computing.number: 1}
+    assert waiting.number in stage.master.ledger
 
 
 def test_after_an_error_other_work_goes_on():
@@ -147,9 +157,25 @@ def test_every_wait_of_the_runtime_has_a_deadline():
             has_none = not node.args and not node.keywords
             if name in {"poll", "wait", "communicate", "get"} and has_none:
                 endless.append(f"{path.name}:{node.lineno}")
-            if name.startswith("recv") and not any("NOBLOCK" in ast.unparse(a) for a in node.args):
+            # those of unix_transport never block, as the next test says
+            waits = path.name != "unix_transport.py"
+            words = [ast.unparse(one) for one in node.args]
+            if name.startswith("recv") and waits and not any("DONT_WAIT" in one for one in words):
                 endless.append(f"{path.name}:{node.lineno}")
     assert endless == []
+
+
+def test_a_socket_of_a_local_slave_never_blocks(tmp_path):
+    """pytorch/gloo#520 again: recv and send of the Unix sockets come back at once."""
+    listener = UnixListener(tmp_path / "s")
+    client = UnixConnection(listener.addresses[0], b"client", patience=0.01)
+    listener.wait(1.0)
+    assert not client._stream.socket.getblocking()
+    assert client.receive() is None
+    assert listener.receive() is None
+    assert not listener._clients[b"client"].socket.getblocking()
+    client.close()
+    listener.close()
 
 
 @pytest.mark.parametrize("patience", [0.5, 2.0])

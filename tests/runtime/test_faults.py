@@ -35,6 +35,23 @@ def test_an_audit_names_a_slave_that_flips_one_mantissa_bit():
     assert result.parameters_sha256 == run(epochs=4).parameters_sha256
 
 
+def test_what_a_slave_spoiled_before_it_was_found_is_undone_if_asked(tmp_path):
+    """One part of its updates is audited; the others were in the parameters."""
+    said = []
+    result = run(
+        slaves=2,
+        audit=0.15,
+        epochs=6,
+        undo_spoiled=True,
+        checkpoint=tmp_path,
+        faults=",".join(f"flip=slave2@job{n}" for n in range(30, 600)),
+        watch=lambda session: session.events.subscribe(Message, lambda one: said.append(one.text)),
+    )
+    assert [one for one in said if "(slave2) spoils updates; the run goes back to" in one]
+    assert result.parameters_sha256 == run(epochs=6).parameters_sha256
+    assert not (tmp_path / "history").exists()
+
+
 def test_without_an_audit_the_same_bit_would_have_counted(alone):  # noqa: F811
     faults = ",".join(f"flip=slave2@job{n}" for n in range(2, 300))
     assert run(slaves=2, faults=faults).parameters_sha256 != alone
@@ -46,6 +63,8 @@ def test_without_an_audit_the_same_bit_would_have_counted(alone):  # noqa: F811
         ({"audit": 0.1}, "--slaves"),
         ({"audit": 0.1, "slaves": 2, "sharing": "async"}, "equal bits"),
         ({"audit": 2.0, "slaves": 2}, "from 0 to 1"),
+        ({"undo_spoiled": True, "slaves": 2}, "--audit"),
+        ({"story": "story.txt"}, "--slaves"),
         ({"faults": "kill=0.1"}, "--slaves"),
         ({"faults": "kil=0.1", "slaves": 1}, "did you mean"),
         ({"faults": "kill=slave1@work", "slaves": 1}, "slave2@job5"),

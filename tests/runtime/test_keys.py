@@ -43,21 +43,15 @@ def test_an_accepted_key_gets_in_and_no_other(folder, tmp_path):
     connect = partial(ZmqConnection, listener.addresses[0], patience=0.05)
     clients = {
         "accepted": connect(b"a", good),
-        "local": connect(b"b", keys.local()),
         "unknown": connect(b"c", foreign),
         "plain": connect(b"d", None),
     }  # fmt: skip
     heard = {name for name, one in clients.items() if hears(listener, one, 0.5)}
-    assert heard == {"accepted", "local"}
+    assert heard == {"accepted"}
     for one in clients.values():
         one._socket.set(zmq.LINGER, 0)
         one.close()
     listener.close()
-
-
-def test_keys_pass_through_text():
-    keys = ClientKeys(b"a", b"b", b"c")
-    assert ClientKeys.from_text(keys.as_text()) == keys
 
 
 def test_secret_files_are_private_and_must_stay_so(folder):

@@ -26,6 +26,7 @@ from veloflow.devices.base import (
     formula_dtype,
     space_of,
 )
+from veloflow.devices.copying import copy_into
 from veloflow.devices.expressions import Expression, Index, element, elements_of, walk
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of
@@ -75,7 +76,7 @@ class NumpyDevice(Device):
     def write(self, array: Array, values: ArrayLike) -> None:
         host = np.asarray(values)
         try:
-            self._host(array)[...] = host
+            copy_into(self._host(array), host)
         except ValueError as error:
             raise ShapeError(f"cannot write values of shape {host.shape} to {array!r}") from error
 

@@ -212,10 +212,11 @@ class Recruit:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The piece failed wherever it was tried: the run fails."""
+    """The piece failed wherever it was tried, or slaves died of it: the run fails."""
 
     piece: Piece
     failure: Failure
+    is_deadly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from veloflow.protocol.audit import Audit, Opinion
 from veloflow.protocol.dealer import Dealer
+from veloflow.protocol.deaths import Deaths
 from veloflow.protocol.door import Door
 from veloflow.protocol.events import (
     STAND_IN,
@@ -57,7 +58,10 @@ from veloflow.protocol.messages import (
 from veloflow.protocol.pace import Pace
 from veloflow.protocol.slaves import Crowd, Slave, State
 
-__all__ = ["Master", "MasterSettings"]
+__all__ = ["Master", "MasterSettings", "Told"]
+
+#: when, which slave, what happened, and the lease that it is about
+Told = tuple[float, str, str, LeaseId | None]
 
 #: no lease is called late so soon after the master was away, in beats
 _READING = 0.5
@@ -124,6 +128,7 @@ class Master:
         self._dealer = Dealer(self.ledger, self.crowd, self._pace, self._audit)
         self._watch: list[tuple[float, str]] = []  # when to look whether slaves are silent
         self._failures: dict[int, dict[str, Failure]] = {}
+        self._deaths = Deaths()
         self._door = Door(settings.checksum, settings.patience, settings.beat_every)
         self._joined = 0
         self._next_number = 0
@@ -133,7 +138,8 @@ class Master:
         self._stopped = ""
         self._starving_since: float | None = None
         self._lacks_judge = False
-        self._story: deque[tuple[float, str, str, LeaseId | None]] = deque(maxlen=_STORY)
+        self._story: deque[Told] = deque(maxlen=_STORY)
+        self._untold = 0  # how many of these news() has not returned
 
     # -- questions ----------------------------------------------------------------------------
 
@@ -150,7 +156,7 @@ class Master:
     @property
     def capacity(self) -> int:
         """How many pieces all slaves together can hold."""
-        return sum(slave.capacity for slave in self.crowd if slave.state is State.WELL)
+        return self.crowd.capacity
 
     def is_last_word(self, client: bytes, lease: LeaseId) -> bool:
         """Whether one more failure of this lease's piece, by this client, would end the run."""
@@ -167,9 +173,14 @@ class Master:
         """Return what happened to a slave (by id) or to a piece (by number), the oldest first."""
         return [
             f"{when:.3f} {slave}: {what}" + (f" {lease.number}.{lease.attempt}" if lease else "")
-            for when, what, slave, lease in self._story
+            for when, slave, what, lease in self._story
             if of == slave or (lease is not None and of == lease.number)
         ]
+
+    def news(self) -> list[Told]:
+        """Return what has happened to slaves and pieces since this was called last."""
+        count, self._untold = min(self._untold, len(self._story)), 0
+        return [self._story[place] for place in range(-count, 0)]
 
     # -- events -------------------------------------------------------------------------------
 
@@ -276,6 +287,7 @@ class Master:
         slave.seconds += update.seconds
         slave.progressed = now
         self._answered(slave, update.lease, now)
+        self._deaths.answered()
         number = update.lease.number
         if number in self._audit and not self._stands(slave, update.lease, digest):
             return
@@ -334,6 +346,7 @@ class Master:
         self._audit.settle(number)
         self.ledger.forget(number)
         self._dealer.settle(number)
+        self._deaths.settle(number)
         self._failures.pop(number, None)
 
     def _cancel(self, leases: list[Lease]) -> None:
@@ -409,7 +422,23 @@ class Master:
         if slave is not None:
             self._door.lost(slave.hello, now)
             self.counters["lost"] += 1
+            self._count_death(slave, event.reason)
             self._let_go(slave, "lost", event.reason)
+
+    def _count_death(self, slave: Slave, reason: str) -> None:
+        """See whether the piece that the slave was computing is to blame for its end."""
+        lease = next(iter(slave.owed), None)
+        if lease is None or lease.number not in self.ledger:
+            return
+        count = self._deaths.died(lease.number)
+        if count:
+            piece = self.ledger[lease.number].piece
+            text = (
+                f"{count} slaves died while they computed piece {piece.number} ({piece.words}), "
+                f"and other pieces do not kill; the last one: {reason}; to see why, run without "
+                "slaves"
+            )
+            self._actions.append(GiveUp(piece, Failure(lease, "", text), is_deadly=True))
 
     def _on_garbage(self, event: Garbage, now: float) -> None:
         slave = self.crowd.by_client.get(event.client)
@@ -458,7 +487,9 @@ class Master:
         if slave.state is State.SUSPECT:
             due = max(slave.suspected + _GONE * beat, self._absent_until)
             if now >= due:
-                self._put_out(slave, "silent for long", f"silent for {now - slave.heard:.1f} s")
+                reason = f"silent for {now - slave.heard:.1f} s"
+                self._count_death(slave, reason)
+                self._put_out(slave, "silent for long", reason)
                 return
         else:
             due = max(slave.heard + _SILENT * beat, self._absent_until)
@@ -466,7 +497,9 @@ class Master:
                 self._suspect(slave, now)
                 due = now + _GONE * beat
             elif self._is_stuck(slave, now):
-                self._put_out(slave, "stuck", "it beats, but its work does not advance")
+                reason = "it beats, but its work does not advance"
+                self._count_death(slave, reason)
+                self._put_out(slave, "stuck", reason)
                 return
             elif slave.state is State.DRAINING:
                 slave.move("still here")
@@ -479,6 +512,7 @@ class Master:
         self._take_all_back(slave)
         self.crowd.place(slave)
         self.counters["suspected"] += 1
+        self._tell(now, "is silent", slave.id)
         self._say("warning", f"slave {slave.id} is silent: its work goes to others")
 
     def _is_stuck(self, slave: Slave, now: float) -> bool:
@@ -535,7 +569,7 @@ class Master:
 
     def _watch_hunger(self, now: float) -> None:
         """Say it once when there is work and nobody to do it, or do it oneself."""
-        has_slaves = any(one != STAND_IN for one in self.crowd.by_client)
+        has_slaves = len(self.crowd) > (STAND_IN in self.crowd.by_client)
         if not has_slaves and len(self.ledger) and not self._stopped:
             if self._starving_since is None:
                 self._starving_since = now
@@ -567,7 +601,8 @@ class Master:
         self._actions.append(Say(level, text))
 
     def _tell(self, now: float, what: str, slave: str, lease: LeaseId | None = None) -> None:
-        self._story.append((now, what, slave, lease))
+        self._story.append((now, slave, what, lease))
+        self._untold += 1
 
     # -- invariants ---------------------------------------------------------------------------
 

@@ -70,6 +70,15 @@ class Piece(_Record, frozen=True, order=True):
     first: Count
     count: Count
 
+    @property
+    def words(self) -> str:
+        """What it is, for people."""
+        if self.kind < 0:
+            return f"item {self.first}"
+        kind = ("test", "validation", "training")[self.kind]
+        last = self.first + self.count - 1
+        return f"{kind} samples {self.first} to {last} of epoch {self.epoch}"
+
 
 class LeaseId(_Record, frozen=True, order=True):
     """One attempt at one piece."""

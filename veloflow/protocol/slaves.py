@@ -113,6 +113,8 @@ class Crowd:
         self._placed: dict[str, int] = {}
         #: those that owe two answers or more, but for those that were found to hold nothing new
         self.stacked: dict[str, None] = {}
+        self._capacities: dict[str, int] = {}
+        self.capacity = 0  #: how many pieces those that are well can hold together
 
     def __iter__(self) -> Iterator[Slave]:
         return iter(self.by_client.values())
@@ -131,12 +133,14 @@ class Crowd:
         if self.by_client.get(slave.client) is slave:
             del self.by_client[slave.client]
         self._displace(slave.id)
+        self._count(slave.id, 0)
         self.stacked.pop(slave.id, None)
 
     def place(self, slave: Slave) -> None:
         """Put a slave where it belongs by state and load; call it after each change of them."""
         load = slave.load
         self._displace(slave.id)
+        self._count(slave.id, slave.capacity if slave.state is State.WELL else 0)
         if slave.state is State.WELL and load < slave.capacity:
             while len(self._free) <= load:
                 self._free.append({})
@@ -151,6 +155,11 @@ class Crowd:
         load = self._placed.pop(id_, None)
         if load is not None:
             del self._free[load][id_]
+
+    def _count(self, id_: str, capacity: int) -> None:
+        self.capacity += capacity - self._capacities.pop(id_, 0)
+        if capacity:
+            self._capacities[id_] = capacity
 
     def free(self, up_to: int | None = None) -> Iterator[Slave]:
         """Yield those that may get work, the least loaded first; change nothing meanwhile."""
@@ -173,6 +182,8 @@ class Crowd:
             assert not slave.is_gone, f"gone and still here: {slave}"
             is_stacked = slave.state is State.WELL and slave.load >= 2
             assert is_stacked or slave.id not in self.stacked, f"nothing to take from {slave}"
+        well = [slave.capacity for slave in self if slave.state is State.WELL]
+        assert self.capacity == sum(well), f"a capacity of {self.capacity}, not {sum(well)}"
         known = {slave.id for slave in self}
         assert set(self._placed) <= known, "somebody who is gone may get work"
         assert sum(len(ids) for ids in self._free) == len(self._placed), "somebody is free twice"

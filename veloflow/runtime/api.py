@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from veloflow.core import Message, Settings, Unit, Workflow
 from veloflow.devices import Device
 from veloflow.devices.selection import choose_device, open_device
-from veloflow.errors import CheckpointError, OptionError
+from veloflow.errors import CheckpointError, ClusterError, OptionError
 from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from veloflow.runtime.cluster import Cluster, ClusterSettings
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
+from veloflow.runtime.history import History, Spoiled
 from veloflow.runtime.keys import ServerKeys, check_address
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
 from veloflow.runtime.session import Session, build_workflow
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["load", "prepare", "run"]
 
 T = TypeVar("T")
+
+#: so often a run goes back before spoiled updates
+_MOST_UNDONE = 5
 
 
 def load(workflow: str | Path, **options: object) -> Workflow:
@@ -56,10 +60,12 @@ def run(
     listen: Sequence[str] = (),
     patience: float = 1.0,
     audit: float = 0.0,
+    undo_spoiled: bool = False,
     master_works: bool = False,
     faults: str = "",
     keys: str | Path | None = None,
     send_definition: bool = False,
+    story: str | Path | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
     resume: bool | str | Path = False,
@@ -81,10 +87,12 @@ def run(
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
         audit: the share of the pieces that two slaves compute, compared bit for bit (sync).
+        undo_spoiled: go back to before a slave that the audit exposes; needs ``checkpoint``.
         master_works: compute in this process too while there are no slaves.
         faults: what is to go wrong with local slaves, such as "kill=0.01,hang=slave2@job5".
         keys: a folder of keys, for addresses that other machines can reach.
         send_definition: send the definition file to slaves that accept it; needs keys.
+        story: a file to write what happens to slaves and pieces to, a line each.
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
@@ -97,30 +105,52 @@ def run(
     """
     if result is not None:
         check_writable(Path(result))
-    with prepare(
-        workflow,
-        device=device,
-        seed=seed,
-        dtype=dtype,
-        test=test,
-        sharing=sharing,
-        slaves=slaves,
-        listen=listen,
-        patience=patience,
-        audit=audit,
-        master_works=master_works,
-        faults=faults,
-        keys=keys,
-        send_definition=send_definition,
-        checkpoint=checkpoint,
-        resume=resume,
-        watch=watch,
-        options={**(options or {}), **more_options},
-    ) as session:
-        outcome = session.run(checkpoint_every=checkpoint_every)
-    if result is not None:
-        outcome.save(result)
-    return outcome
+    for _ in range(_MOST_UNDONE):
+        with prepare(
+            workflow,
+            device=device,
+            seed=seed,
+            dtype=dtype,
+            test=test,
+            sharing=sharing,
+            slaves=slaves,
+            listen=listen,
+            patience=patience,
+            audit=audit,
+            undo_spoiled=undo_spoiled,
+            master_works=master_works,
+            faults=faults,
+            keys=keys,
+            send_definition=send_definition,
+            story=story,
+            checkpoint=checkpoint,
+            resume=resume,
+            watch=watch,
+            options={**(options or {}), **more_options},
+        ) as session:
+            try:
+                outcome = session.run(checkpoint_every=checkpoint_every)
+            except Spoiled as spoiled:
+                resume = _go_back(session, spoiled)
+                faults = str(replace(FaultPlan.parse(faults), appointments=()))
+                continue
+        if result is not None:
+            outcome.save(result)
+        return outcome
+    raise ClusterError(
+        f"slaves spoiled updates {_MOST_UNDONE} times; look for broken memory or a driver that "
+        "does not give equal bits"
+    )
+
+
+def _go_back(session: Session, spoiled: Spoiled) -> Path | Literal[False]:
+    """Return the checkpoint from which to undo what was spoiled; False for the very start."""
+    assert session.store is not None
+    assert session.store.history is not None
+    source = session.store.history.before(spoiled.first)
+    where = "the start" if source is None else "an older checkpoint"
+    session.events.publish(Message(f"{spoiled}; the run goes back to {where}, before its first"))
+    return source or False
 
 
 @contextmanager
@@ -136,10 +166,12 @@ def prepare(
     listen: Sequence[str] = (),
     patience: float = 1.0,
     audit: float = 0.0,
+    undo_spoiled: bool = False,
     master_works: bool = False,
     faults: str = "",
     keys: str | Path | None = None,
     send_definition: bool = False,
+    story: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     watch: Callable[[Session], None] | None = None,
@@ -165,6 +197,10 @@ def prepare(
         raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
     if send_definition and keys is None:
         raise OptionError("--send-definition is for masters that prove who they are: give --keys")
+    if undo_spoiled and not (audit and folder):
+        raise OptionError("--undo-spoiled needs both --audit SHARE and --checkpoint DIR")
+    if story is not None and not has_slaves:
+        raise OptionError("--story is about slaves: give --slaves or --listen too")
     plan = _checked(audit, faults, mode, slaves=slaves, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
@@ -179,7 +215,9 @@ def prepare(
             place, why = stack.enter_context(_opened(device))
         own = place if mode is None else stack.enter_context(closing(open_device("numpy")))
         session = stack.enter_context(Session(definition, given, own, settings))
-        session.store = CheckpointStore(folder) if folder and not test else None
+        if folder and not test:
+            history = History(folder / "history", source) if undo_spoiled else None
+            session.store = CheckpointStore(folder, history)
         if watch is not None:
             watch(session)
         if why:
@@ -194,6 +232,8 @@ def prepare(
                 works=master_works,
                 faults=plan,
                 keys=None if keys is None else ServerKeys.load(Path(keys)),
+                undo=undo_spoiled,
+                story=None if story is None else Path(story),
                 exactly=mode.mode == "sync",
             )
             # now, for the file may be changed while the run goes on

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import platform
 import secrets
@@ -14,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 import numpy as np
 
 from veloflow.errors import (
     ClusterError,
+    InputError,
     Interrupted,
     NumericsError,
     StorageError,
@@ -68,18 +66,23 @@ from veloflow.protocol.messages import (
 )
 from veloflow.protocol.respawn import Respawn
 from veloflow.runtime.crew import Crew, Done
+from veloflow.runtime.history import Spoiled
+from veloflow.runtime.inspection import Form, are_finite, digest_of
+from veloflow.runtime.memory_transport import MemoryListener
 from veloflow.runtime.mischief import VARIABLE
 from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.processes import Janitor, SlaveProcess, stop_all
 from veloflow.runtime.shared_memory import Board, Outbox, make_folder, remove_folder
+from veloflow.runtime.story import StoryFile
 from veloflow.runtime.transport import ZmqListener
+from veloflow.runtime.unix_transport import UnixListener
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from veloflow.core import Payload
     from veloflow.runtime.keys import ServerKeys
-    from veloflow.runtime.transport import Frame, Listener
+    from veloflow.runtime.transport import Frame, Listener, Others
     from veloflow.runtime.worker import Jobs
 
 __all__ = ["Cluster", "ClusterSettings"]
@@ -104,6 +107,8 @@ class ClusterSettings:
         audit: the share of the pieces that two slaves compute, to be compared.
         works: the master computes itself while there are no slaves.
         faults: what is to go wrong with local slaves.
+        undo: where a slave is found to have spoiled updates, raise Spoiled.
+        story: where to write what happens to slaves and pieces.
         exactly: jobs name the version of the parameters; otherwise slaves take the latest.
         environment: more of it for local slaves.
     """
@@ -116,6 +121,8 @@ class ClusterSettings:
     audit: float = 0.0
     works: bool = False
     faults: FaultPlan = field(default_factory=FaultPlan)
+    undo: bool = False
+    story: Path | None = None
     exactly: bool = True
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -177,14 +184,14 @@ class Cluster(Crew):
         self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
         self._due: list[tuple[float, int]] = []  # when which local slave is to be started
         self._lives: Counter[int] = Counter()
-        self._first_epochs: dict[bytes, int] = {}  # by client: of the first update that counted
+        self._firsts: dict[bytes, Piece] = {}  # by client: the first piece that it did
         self._known: set[bytes] = set()  # clients that have said hello
         self._exposed: set[bytes] = set()
         self._spares = 0  # slaves started to judge; they take the places of those found wrong
         self._is_closing = False
         try:
-            own = f"ipc://{self._folder}/socket"
-            self._listener: Listener = ZmqListener([own, *settings.listen], settings.keys)
+            self._story = StoryFile(settings.story, say) if settings.story is not None else None
+            self._listener: Listener = UnixListener(self._folder / "socket", _others(settings))
         except BaseException:
             self._janitor.close()
             raise
@@ -200,7 +207,6 @@ class Cluster(Crew):
         self._version = 0
         self._values: NDArray[np.floating] | None = None
         self._board: Board | None = None
-        self._templates: Mapping[str, Payload] = {}
         self._stand_in: Crew | None = None
         self._own_jobs: deque[LeaseId] = deque()
         self._devices: dict[str, None] = {}
@@ -231,7 +237,7 @@ class Cluster(Crew):
         Raises:
             StorageError: the machine has not enough shared memory.
         """
-        self._templates = templates
+        self._form = Form(templates, size, dtype)
         self._make_stand_in = stand_in
         self._size, self._dtype = size, np.dtype(dtype)
         run = secrets.token_hex(8)
@@ -330,6 +336,8 @@ class Cluster(Crew):
                     link.outbox = None
             remove_folder(self._folder)
             self._janitor.close()
+            if self._story is not None:
+                self._story.close()
 
     # -- listening ----------------------------------------------------------------------------
 
@@ -390,8 +398,10 @@ class Cluster(Crew):
                 return
             done = found
             if done is not None and self._machine.is_audited(message.lease.number):
-                digest = _digest_of(done)
-        is_local = any(one.identity == client for one in self._processes.values())
+                digest = digest_of(done.updates, done.gradients)
+        is_local = isinstance(message, Hello) and any(
+            one.identity == client for one in self._processes.values()
+        )
         event = Heard(client, message, is_local, digest)
         actions = self._machine.handle(event, time.monotonic())
         self._perform(actions, done)
@@ -460,7 +470,8 @@ class Cluster(Crew):
         if not self._is_sound(STAND_IN, lease, done.updates, done.gradients):
             self._handle(_not_finite(STAND_IN, lease))
             return
-        digest = _digest_of(done) if self._machine.is_audited(lease.number) else b""
+        is_audited = self._machine.is_audited(lease.number)
+        digest = digest_of(done.updates, done.gradients) if is_audited else b""
         event = Heard(STAND_IN, Update(lease, {}, (), seconds, done.version), digest=digest)
         self._perform(self._machine.handle(event, time.monotonic()), done)
 
@@ -489,12 +500,11 @@ class Cluster(Crew):
                     ),
                     None,
                 )
-            if gradients is None or gradients.shape != (self._size,):
-                return Rejected(client, update.lease, "an update without its gradients", True)
-            if gradients.dtype != self._dtype:
-                return Rejected(client, update.lease, f"gradients of {gradients.dtype}", True)
+            fault = self._form.fault_of_gradients(gradients)
+            if fault:
+                return Rejected(client, update.lease, fault, True)
         if work.piece.kind >= 0:
-            fault = self._fault_of(payloads)
+            fault = self._form.fault_of_payloads(payloads)
             if fault:
                 return Rejected(client, update.lease, fault, True)
         updates = cast("dict[str, Payload]", payloads)
@@ -510,23 +520,7 @@ class Cluster(Crew):
         gradients: NDArray[Any] | None,
     ) -> bool:
         """Whether an update is finite, or nobody else can be asked."""
-        is_finite = _are_finite(updates) and (
-            gradients is None or math.isfinite(float(gradients.sum()))
-        )
-        return is_finite or self._machine.is_last_word(client, lease)
-
-    def _fault_of(self, payloads: Mapping[str, Payload]) -> str:
-        """Return in what the payloads differ from what the units here would say."""
-        if payloads.keys() != self._templates.keys():
-            return f"an update of units {sorted(payloads)}"
-        for path, template in self._templates.items():
-            payload = payloads[path]
-            if payload.keys() != template.keys():
-                return f"an update of unit {path!r} with {sorted(payload)}"
-            for name, value in template.items():
-                if not _is_like(payload[name], value):
-                    return f"an update of unit {path!r} whose {name!r} is {payload[name]!r:.80}"
-        return ""
+        return are_finite(updates, gradients) or self._machine.is_last_word(client, lease)
 
     # -- doing what the machine says ----------------------------------------------------------
 
@@ -534,6 +528,8 @@ class Cluster(Crew):
         self._perform(self._machine.handle(event, time.monotonic()))
 
     def _perform(self, actions: list[Action], done: Done | None = None) -> None:
+        if self._story is not None:
+            self._story.write(self._machine.news())
         gone: list[bytes] = []
         for action in actions:
             if isinstance(action, Grant):
@@ -596,7 +592,7 @@ class Cluster(Crew):
 
     def _accept(self, apply: Apply, done: Done) -> None:
         del self._work[apply.piece.number]
-        self._first_epochs.setdefault(apply.client, apply.piece.epoch)
+        self._firsts.setdefault(apply.client, apply.piece)
         for key, (link, slot) in self._granted.pop(apply.piece.number, {}).items():
             if link.outbox is None:
                 continue
@@ -615,6 +611,8 @@ class Cluster(Crew):
 
     def _give_up(self, action: GiveUp) -> None:
         failure = action.failure
+        if action.is_deadly:
+            raise ClusterError(failure.reason)
         if not failure.unit:
             raise NumericsError(failure.reason)
         raise UnitError(failure.unit, failure.reason)
@@ -631,8 +629,6 @@ class Cluster(Crew):
             *("--patience", str(settings.patience)),
         ]
         environment = {**dict(settings.environment), **self._faults_of(number)}
-        if settings.keys is not None:
-            environment["VELOFLOW_KEYS"] = settings.keys.local().as_text()
         process = SlaveProcess.start(
             number,
             arguments,
@@ -654,12 +650,16 @@ class Cluster(Crew):
     def _expose(self, action: Exposed) -> None:
         slave = self._machine.crowd.by_id[action.slave]
         self._exposed.add(slave.client)
-        first = self._first_epochs.get(slave.client)
-        if first is not None:
-            self._say(
-                f"slave {slave.id} did {slave.jobs} jobs since epoch {first}; those that were not "
-                "audited are in the parameters: to undo them, resume from an older checkpoint"
-            )
+        first = self._firsts.get(slave.client)
+        if first is None:
+            return
+        what = f"slave {slave.id} ({slave.hello.name}) spoils updates"
+        if self._settings.undo:
+            raise Spoiled(what, first.number)
+        self._say(
+            f"{what}; it did {slave.jobs} jobs since epoch {first.epoch}, and those that were not "
+            "audited are in the parameters: --undo-spoiled would go back to before them"
+        )
 
     def _recruit(self) -> None:
         """Start one local slave more, if there are local ones."""
@@ -703,29 +703,12 @@ def _not_finite(client: bytes, lease: LeaseId) -> Rejected:
     return Rejected(client, lease, "NaN or infinity in its update", is_lie=False)
 
 
-def _digest_of(done: Done) -> bytes:
-    """Return a digest of all bits that a slave has found."""
-    data, headers, arrays = pack(done.updates)
-    digest = hashlib.blake2b(msgspec.json.encode((data, headers), order="sorted"), digest_size=16)
-    for array in arrays:
-        digest.update(array.data)
-    if done.gradients is not None:
-        digest.update(np.ascontiguousarray(done.gradients).data)
-    return digest.digest()
-
-
-def _are_finite(payloads: Mapping[str, Payload]) -> bool:
-    numbers = (value for payload in payloads.values() for value in payload.values())
-    return all(math.isfinite(one) for one in numbers if isinstance(one, float))
-
-
-def _is_like(value: object, template: object) -> bool:
-    if isinstance(template, np.ndarray):
-        return (
-            isinstance(value, np.ndarray)
-            and value.ndim == template.ndim
-            and value.dtype.kind == template.dtype.kind
-        )
-    if isinstance(template, bool) or not isinstance(template, int | float):
-        return type(value) is type(template)
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _others(settings: ClusterSettings) -> Others | None:
+    """Return the listener for slaves that this master does not start."""
+    if not settings.listen:
+        return None
+    if settings.listen[0].startswith("memory://"):
+        if len(settings.listen) > 1:
+            raise InputError(f"{settings.listen[0]} cannot be one of several --listen addresses")
+        return MemoryListener(settings.listen[0])
+    return ZmqListener(settings.listen, settings.keys)

@@ -51,6 +51,11 @@ class PieceFarm(Farm):
         self._version = 0
         self._is_changed = True
 
+    @property
+    def issued(self) -> int:
+        """How many pieces there were so far."""
+        return self._number
+
     def _publish(self) -> None:
         """Publish the parameters if a step was taken since the last time."""
         if self._is_changed and self._parameters.values.size:

@@ -103,12 +103,6 @@ class ServerKeys:
         slaves = sorted((folder / "slaves").glob("*.key"))
         return cls(public, secret, {_load(path, secret=False)[0] for path in slaves})
 
-    def local(self) -> ClientKeys:
-        """Return keys for a local slave, which are never written anywhere."""
-        public, secret = zmq.curve_keypair()
-        self.accepted.add(public)
-        return ClientKeys(public, secret, self.public)
-
     def callback(self, domain: str, key: bytes) -> bool:
         """Return whether this key, Z85 text, may come in; ZAP asks."""
         return key in self.accepted
@@ -140,15 +134,6 @@ class ClientKeys:
         public, secret = _load(own, secret=True)
         return cls(public, secret, _load(master, secret=False)[0])
 
-    def as_text(self) -> str:
-        """Return the keys as one word, to be passed to a local slave in its environment."""
-        return b" ".join((self.public, self.secret, self.server_public)).decode()
-
-    @classmethod
-    def from_text(cls, text: str) -> ClientKeys:
-        """Read what :meth:`as_text` gave."""
-        return cls(*text.encode().split(b" "))
-
 
 def check_address(address: str, *, has_keys: bool) -> None:
     """Look whether this is an address, and whether it needs keys.
@@ -158,11 +143,11 @@ def check_address(address: str, *, has_keys: bool) -> None:
     """
     kind, _, rest = address.partition("://")
     host = rest.rpartition(":")[0].strip("[]")
-    if kind not in ("tcp", "ipc") or not rest or (kind == "tcp" and not host):
+    if kind not in ("tcp", "ipc", "unix", "memory") or not rest or (kind == "tcp" and not host):
         raise InputError(
             f"{address!r} is no address of a master; give one such as tcp://127.0.0.1:5555"
         )
-    is_own = kind == "ipc" or host in ("localhost", "::1") or host.startswith("127.")
+    is_own = kind != "tcp" or host in ("localhost", "::1") or host.startswith("127.")
     if not is_own and not has_keys:
         raise InputError(
             f"{address} can be reached from other machines and needs keys: "

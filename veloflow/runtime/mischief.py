@@ -45,6 +45,7 @@ class Mischief:
         self._chance = random.Random(f"{name} {life}")
         self._job = 0
         self._is_slow = False
+        self._is_planned = bool(str(plan))
 
     @classmethod
     def from_environment(cls, name: str) -> Mischief:
@@ -53,7 +54,9 @@ class Mischief:
         return cls(FaultPlan.parse(text), name, int(life))
 
     def _strikes(self, fault: str) -> bool:
-        return self._plan.strikes(fault, self._name, self._job, self._chance.random)
+        return self._is_planned and self._plan.strikes(
+            fault, self._name, self._job, self._chance.random
+        )
 
     def before(self) -> None:
         """Begin with a job, or die, freeze or fail at it.

@@ -167,6 +167,8 @@ class Session:
         self._is_finished = True
         # the last epoch may have been the best, and the end was reached before the next boundary
         self._save("finished", is_best=self._is_improved)
+        if self.store is not None and self.store.history is not None:
+            self.store.history.clear()
 
     def _step(self) -> Outcome:
         try:
@@ -187,7 +189,8 @@ class Session:
 
     def _save(self, reason: str, *, is_best: bool = False) -> None:
         if self.store is not None:
-            self.store.save(self.checkpoint(reason), is_best=is_best)
+            issued = 0 if self.farm is None else self.farm.issued
+            self.store.save(self.checkpoint(reason), is_best=is_best, issued=issued)
 
     def _farewell(self) -> str:
         if self.store is None:

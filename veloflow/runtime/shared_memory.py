@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from veloflow.devices.copying import copy_into
 from veloflow.errors import StorageError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Board:
         """Show a version (1, 2, 3 …) of the vector (n,)."""
         slot = version % _SLOTS
         self._marks[2 * slot] = version
-        np.copyto(self._slots[slot], values)
+        copy_into(self._slots[slot], values)
         self._marks[2 * slot + 1] = version
         self._marks[-1] = version
 

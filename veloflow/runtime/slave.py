@@ -49,11 +49,13 @@ from veloflow.protocol.messages import (
 )
 from veloflow.protocol.slave import Slave, State
 from veloflow.runtime.keys import ClientKeys, check_address
+from veloflow.runtime.memory_transport import MemoryConnection
 from veloflow.runtime.mischief import Mischief
 from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.plan import session_of
 from veloflow.runtime.shared_memory import Board, Outbox
 from veloflow.runtime.transport import ZmqConnection
+from veloflow.runtime.unix_transport import UnixConnection
 from veloflow.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -99,9 +101,8 @@ def run_slave(
         identity = b"R" + secrets.token_bytes(15)
         # as local slaves, whose master says it: other numbers of threads may give other bits
         threadpool_limits(1, "blas")
-    with contextlib.closing(
-        ZmqConnection(address, identity, keys, patience=patience)
-    ) as connection:
+    connect = partial(_connect, address, keys, patience)
+    with contextlib.closing(connect(identity)) as connection:
         plan = _ask(connection, patience, say)
         session, checksum = session_of(plan, device, accepts_source=accept_definition)
         with session:
@@ -120,14 +121,20 @@ def run_slave(
                     memory=computing.memory.name,
                     capacity=_CAPACITY,
                 )
-                beats = ZmqConnection(
-                    address, b"B" + secrets.token_bytes(15), keys, patience=patience
-                )
+                beats = connect(b"B" + secrets.token_bytes(15))
                 ask = partial(_ask, connection, patience, say)
                 shell = _Shell(Slave(hello, patience=patience), connection, beats, ask, say)
                 shell.run(computing)
             finally:
                 computing.memory.close()
+
+
+def _connect(address: str, keys: ClientKeys | None, patience: float, identity: bytes) -> Connection:
+    if address.startswith("unix://"):
+        return UnixConnection(address, identity, patience=patience)
+    if address.startswith("memory://"):
+        return MemoryConnection(address, identity)
+    return ZmqConnection(address, identity, keys, patience=patience)
 
 
 def _ask(connection: Connection, patience: float, say: Callable[[str], None]) -> Plan:
@@ -272,8 +279,9 @@ class _Shell:
     def run(self, computing: _Computing) -> None:
         """Go on until the machine says that it is over."""
         self._heart.worker = computing.worker
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
         self._heart.start()
         try:
             self._perform(self._machine.start(time.monotonic()))
@@ -406,12 +414,15 @@ class _Heart:
             beat: FromSlave = Beat(self._machine.id, progress)
             with contextlib.suppress(ClusterError):  # the computing thread will find out too
                 self._connection.send([encode(beat)])
-            while (frames := self._connection.receive()) is not None:
-                with contextlib.suppress(WireError):
-                    message, _ = decode_from_master(frames)
-                    if isinstance(message, Beat | Introduce):
-                        self.heard.put(message)
+                self._listen()
         self._connection.close()
+
+    def _listen(self) -> None:
+        while (frames := self._connection.receive()) is not None:
+            with contextlib.suppress(WireError):
+                message, _ = decode_from_master(frames)
+                if isinstance(message, Beat | Introduce):
+                    self.heard.put(message)
 
 
 def join(
@@ -449,9 +460,6 @@ def join(
 
 
 def _keys(key: Path | None, master_key: Path | None) -> ClientKeys | None:
-    given = os.environ.pop("VELOFLOW_KEYS", "")  # from the master that started this process
-    if given:
-        return ClientKeys.from_text(given)
     if key is None and master_key is None:
         return None
     if key is None or master_key is None:

@@ -6,27 +6,41 @@ import contextlib
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from veloflow.errors import StorageError
 from veloflow.runtime.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
 from veloflow.runtime.files import make_folder
 
+if TYPE_CHECKING:
+    from veloflow.runtime.history import History
+
 __all__ = ["CheckpointStore"]
 
 
 class CheckpointStore:
-    """Keeps ``last.safetensors`` and ``best.safetensors`` in a folder.
+    """Keeps ``last.safetensors`` and ``best.safetensors`` in a folder, and older ones if asked.
+
+    Args:
+        folder: where.
+        history: keeps the older ones.
 
     Raises:
         StorageError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, history: History | None = None) -> None:
         self.folder = folder
+        self.history = history
         make_folder(folder)
 
-    def save(self, checkpoint: Checkpoint, *, is_best: bool) -> None:
+    def save(self, checkpoint: Checkpoint, *, is_best: bool, issued: int = 0) -> None:
         """Write the last checkpoint, and keep it as the best one too if it is that.
+
+        Args:
+            checkpoint: the state of the run.
+            is_best: whether it is the best one so far.
+            issued: how many pieces of work it has behind it, for the history.
 
         Raises:
             StorageError: no space; the older files are untouched.
@@ -35,6 +49,8 @@ class CheckpointStore:
         write_checkpoint(checkpoint, last)
         if is_best:
             self._keep_as_best(checkpoint, last)
+        if self.history is not None:
+            self.history.add(issued, last)
 
     def _keep_as_best(self, checkpoint: Checkpoint, last: Path) -> None:
         link = self.folder / f".{BEST}.{secrets.token_hex(4)}.tmp"

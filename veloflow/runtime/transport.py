@@ -1,7 +1,8 @@
-"""Connections between master and slaves over ZeroMQ: a listener and its clients.
+"""Connections between master and slaves: what they must do, and those over ZeroMQ.
 
-The master binds one ROUTER, slaves connect with a DEALER each; local slaves over ipc, others over
-TCP. Frames go in and out; what they mean is not known here.
+The master binds one ROUTER, slaves connect with a DEALER each. Local slaves have a connection of
+their own, see :mod:`veloflow.runtime.unix_transport`. Frames go in and out; what they mean is not
+known here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from veloflow.errors import ClusterError, InputError
 if TYPE_CHECKING:
     from veloflow.runtime.keys import ClientKeys, ServerKeys
 
-__all__ = ["Connection", "Listener", "ZmqConnection", "ZmqListener"]
+__all__ = ["Connection", "Listener", "Others", "ZmqConnection", "ZmqListener"]
 
 Frame = bytes | bytearray | memoryview
 
@@ -24,6 +25,8 @@ Frame = bytes | bytearray | memoryview
 _LARGE = 65536
 #: messages that may wait for one client
 _QUEUE = 10_000
+#: as plain numbers: pyzmq's are an enum, of which each operation takes 1 us
+_DONT_WAIT, _MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE)
 
 
 class Listener(Protocol):
@@ -51,6 +54,16 @@ class Listener(Protocol):
 
     def close(self) -> None:
         """Close at once; what is not sent yet is given a moment."""
+
+
+class Others(Listener, Protocol):
+    """A listener that another one can listen to along with its own clients."""
+
+    descriptor: int
+
+    @property
+    def has_message(self) -> bool:
+        """Whether :meth:`receive` would return one now; :attr:`descriptor` tells of changes."""
 
 
 class Connection(Protocol):
@@ -96,6 +109,7 @@ class ZmqListener:
             self._socket.set(zmq.CURVE_PUBLICKEY, keys.public)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self.descriptor = cast("int", self._socket.get(zmq.FD))
         self.addresses: list[str] = []
         for address in addresses:
             self._bind(address)
@@ -118,8 +132,8 @@ class ZmqListener:
     def send(self, client: bytes, frames: Sequence[Frame]) -> bool:
         """Send; False when the client is gone or reads nothing any more. Never waits."""
         try:
-            self._socket.send(client, zmq.SNDMORE | zmq.NOBLOCK)
-            _send(self._socket, frames, zmq.NOBLOCK)
+            self._socket.send(client, _MORE | _DONT_WAIT)
+            _send(self._socket, frames, _DONT_WAIT)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
@@ -129,10 +143,15 @@ class ZmqListener:
     def receive(self) -> tuple[bytes, list[Frame]] | None:
         """Return the next message and who sent it; None when none has arrived."""
         try:
-            client = self._socket.recv(zmq.NOBLOCK)
+            client = self._socket.recv(_DONT_WAIT)
         except zmq.Again:
             return None
         return client, _rest(self._socket)
+
+    @property
+    def has_message(self) -> bool:
+        """Whether :meth:`receive` would return one now."""
+        return bool(cast("int", self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def wait(self, timeout: float | None) -> set[int]:
         """Wait until a message arrives, a watched descriptor is ready, or time is up."""
@@ -217,7 +236,7 @@ class ZmqConnection:
     def receive(self) -> list[Frame] | None:
         """Return the next message; None when none has arrived."""
         try:
-            first = self._socket.recv(zmq.NOBLOCK)
+            first = self._socket.recv(_DONT_WAIT)
         except zmq.Again:
             return None
         return [first, *_rest(self._socket)]
@@ -236,7 +255,7 @@ class ZmqConnection:
 def _send(socket: zmq.Socket[bytes], frames: Sequence[Frame], flags: int) -> None:
     last = len(frames) - 1
     for number, frame in enumerate(frames):
-        more = zmq.SNDMORE if number < last else 0
+        more = _MORE if number < last else 0
         is_large = memoryview(frame).nbytes >= _LARGE if number else False
         socket.send(frame, flags | more, copy=not is_large)
 
@@ -244,6 +263,6 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[Frame], flags: int) -> Non
 def _rest(socket: zmq.Socket[bytes]) -> list[Frame]:
     frames: list[Frame] = []
     while socket.get(zmq.RCVMORE):
-        frame = socket.recv(zmq.NOBLOCK, copy=False)  # all parts came together
+        frame = socket.recv(_DONT_WAIT, copy=False)  # all parts came together
         frames.append(frame.buffer if len(frame) >= _LARGE else frame.bytes)
     return frames

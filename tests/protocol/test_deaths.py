@@ -1,0 +1,91 @@
+"""A piece that kills is told from pieces on slaves that die anyway."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.protocol.test_complaints import leases, of
+from tests.protocol.test_master import Stage, hello, pieces, update
+from veloflow.protocol.deaths import Deaths
+from veloflow.protocol.events import GiveUp, Heard, Lost, PutOut, Tick
+
+
+def answered(count):
+    deaths = Deaths()
+    for _ in range(count):
+        deaths.answered()
+    return deaths
+
+
+@pytest.mark.parametrize(("answers", "needed"), [(0, 8), (100, 4), (1000, 3), (10**6, 3)])
+def test_the_calmer_the_run_the_fewer_deaths_are_enough(answers, needed):
+    deaths = answered(answers)
+    assert [deaths.died(7) for _ in range(needed)] == [0] * (needed - 1) + [needed]
+
+
+def test_a_piece_that_was_computed_in_the_end_begins_anew():
+    deaths = answered(1000)
+    deaths.died(7)
+    deaths.died(7)
+    deaths.settle(7)
+    assert deaths.died(7) == 0
+
+
+def test_two_pieces_that_kill_are_both_found():
+    deaths = answered(200)
+    found = [deaths.died(number) for _ in range(8) for number in (1, 2)]
+    assert sum(one > 0 for one in found) > 0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5])
+def test_no_piece_is_blamed_where_any_job_may_kill(share):
+    chance = random.Random(1)
+    for _ in range(200):
+        deaths = Deaths()
+        for number in range(300):
+            while chance.random() < share:
+                assert deaths.died(number) == 0
+            deaths.answered()
+            deaths.settle(number)
+
+
+def test_the_run_fails_and_names_the_piece_at_which_slaves_die():
+    stage = Stage(prefetch=1)
+    stage(Heard(b"well", hello("well")))
+    stage(pieces(400))
+    for _ in range(300):
+        ((client, lease),) = [
+            (one.client, lease) for one in stage.master.crowd for lease in one.owed
+        ]  # fmt: skip
+        stage.says(client, update(lease))
+    gave_up = []
+    for life in range(10):
+        name = str(life).encode()
+        ((client, lease),) = leases(stage(Heard(name, hello(str(life)))))
+        gave_up = of(stage(Lost(client, "killed by SIGSEGV")), GiveUp)
+        if gave_up:
+            break
+    ((given),) = gave_up
+    assert life == 3
+    assert given.is_deadly
+    assert given.piece.number == lease.number
+    assert "4 slaves died while they computed piece" in given.failure.reason
+    assert "SIGSEGV" in given.failure.reason
+    assert "run without slaves" in given.failure.reason
+
+
+def test_a_piece_at_which_slaves_fall_silent_counts_as_well():
+    stage = Stage(b"a", prefetch=1)
+    ((_, lease),) = leases(stage(pieces(1)))
+    put_out = []
+    while not put_out:
+        put_out = of(stage(Tick(), at=stage.now + 0.25), PutOut)
+    assert stage.master._deaths._at[lease.number] == 1
+
+
+def test_an_idle_slave_that_dies_says_nothing_about_pieces():
+    stage = Stage(b"a")
+    stage(Lost(b"a", "killed"))
+    assert not stage.master._deaths._at
