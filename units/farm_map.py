@@ -7,7 +7,7 @@ from typing import ClassVar, cast, final
 
 import numpy as np
 
-from veloflow.core import Farm, Input, Payload, Progress, Unit, Workflow
+from veloflow.core import Farm, Input, Journal, Payload, Progress, Unit, Workflow
 from veloflow.errors import GraphError, InputError
 
 __all__ = ["FarmMap"]
@@ -18,9 +18,10 @@ class FarmMap(Unit):
     """Calls ``function(**item)`` for each item; results stand in the order of the items.
 
     Alone it calls one after another. With slaves each call is a job: whoever is free takes the
-    next, and what a lost slave had is called again elsewhere. So the function must depend on its
-    arguments only. Items and results are mappings of names to JSON values and arrays of numbers,
-    for they travel.
+    next, and what a lost slave had is called again elsewhere. In a run with a checkpoint folder
+    each result is kept at once, and a run that is resumed calls for the others only. So the
+    function must depend on its arguments only. Items and results are mappings of names to JSON
+    values and arrays of numbers, for they travel.
 
     Args:
         function: item -> result, a function of the definition's module, which slaves have too.
@@ -74,20 +75,30 @@ class FarmMap(Unit):
         Raises:
             InputError: an item or a result is not what can travel; the message says which.
         """
+        journal = self.service(Journal)
         items = self._all_items()
         self.outputs = []
         for number, item in enumerate(items):
-            self.outputs.append(self._call(item, f"item {number}"))
+            result = journal.find(self, item)
+            if result is None:
+                result = self._call(item, f"item {number}")
+                journal.add(self, item, result)
+            self.outputs.append(result)
             self._done += 1
 
     def run_as_master(self) -> None:
         """Have slaves call it."""
+        journal = self.service(Journal)
         items = self._all_items()
-        outputs: list[Payload] = [{}] * len(items)
-        for number, result in self.service(Farm).map(self, items):
-            outputs[number] = result
+        found = [journal.find(self, item) for item in items]
+        left = [number for number, result in enumerate(found) if result is None]
+        self._done = len(items) - len(left)
+        for place, result in self.service(Farm).map(self, [items[number] for number in left]):
+            number = left[place]
+            found[number] = result
+            journal.add(self, items[number], result)
             self._done += 1
-        self.outputs = outputs
+        self.outputs = [result for result in found if result is not None]
 
     def _call(self, item: Payload, what: str) -> Payload:
         result = self.function(**item)

@@ -39,7 +39,7 @@ def test_two_pieces_that_kill_are_both_found():
     assert sum(one > 0 for one in found) > 0
 
 
-@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
 def test_no_piece_is_blamed_where_any_job_may_kill(share):
     chance = random.Random(1)
     for _ in range(200):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from veloflow.core.unit import Unit
 
-__all__ = ["Batch", "BatchSource", "Farm", "Part", "Payload", "shard_size"]
+__all__ = ["Batch", "BatchSource", "Farm", "Journal", "Part", "Payload", "shard_size"]
 
 #: what a unit says to its twin: JSON values and NumPy arrays, by name; never code
 Payload = Mapping[str, object]
@@ -77,6 +77,24 @@ class BatchSource(ABC):
     @abstractmethod
     def has_more_of_kind(self) -> bool:
         """Whether :meth:`issue` would give one of the kind of those outstanding, or any if none."""
+
+
+class Journal:
+    """Keeps results of single items of long work, so that a resumed run does not do them again.
+
+    A service of each workflow. This one keeps nothing, for runs without a checkpoint folder.
+    """
+
+    def find(self, unit: Unit, item: Payload) -> Payload | None:
+        """Return the result of this item, if it is known."""
+        return None
+
+    def add(self, unit: Unit, item: Payload, result: Payload) -> None:
+        """Keep a result.
+
+        Raises:
+            Interrupted: the user has asked for the end.
+        """
 
 
 class Farm(ABC):

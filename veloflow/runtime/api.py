@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from veloflow.core import Message, Settings, Unit, Workflow
+from veloflow.core import Journal, Message, Settings, Unit, Workflow
 from veloflow.devices import Device
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, ClusterError, OptionError
@@ -20,6 +20,7 @@ from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
 from veloflow.runtime.history import History, Spoiled
+from veloflow.runtime.journal import FileJournal
 from veloflow.runtime.keys import ServerKeys, check_address
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
 from veloflow.runtime.session import Session, build_workflow
@@ -147,6 +148,8 @@ def _go_back(session: Session, spoiled: Spoiled) -> Path | Literal[False]:
     """Return the checkpoint from which to undo what was spoiled; False for the very start."""
     assert session.store is not None
     assert session.store.history is not None
+    if session.store.journal is not None:
+        session.store.journal.restart()  # the spoiler's results are in it as well
     source = session.store.history.before(spoiled.first)
     where = "the start" if source is None else "an older checkpoint"
     session.events.publish(Message(f"{spoiled}; the run goes back to {where}, before its first"))
@@ -218,6 +221,9 @@ def prepare(
         if folder and not test:
             history = History(folder / "history", source) if undo_spoiled else None
             session.store = CheckpointStore(folder, history)
+            journal = stack.enter_context(_journal(session, folder, goes_on=source is not None))
+            session.store.journal = journal
+            session.workflow.provide(Journal, journal)
         if watch is not None:
             watch(session)
         if why:
@@ -274,6 +280,21 @@ def _checked(
         if getattr(plan, one) or any(one == it.fault for it in plan.appointments):
             raise OptionError(f"--faults {one}: this one is for simulations; see veloflow.testing")
     return plan
+
+
+@contextmanager
+def _journal(session: Session, folder: Path, *, goes_on: bool) -> Iterator[FileJournal]:
+    """Give the journal of a run that keeps checkpoints."""
+    own = checksum(session.definition, session.json_options(), settings_of(session.settings))
+    journal = FileJournal(
+        folder / "journal",
+        own,
+        goes_on=goes_on,
+        say=lambda text: session.events.publish(Message(text)),
+        is_stopping=lambda: session.is_stopping,
+    )
+    with closing(journal):
+        yield journal
 
 
 @contextmanager

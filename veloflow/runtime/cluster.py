@@ -681,12 +681,12 @@ class Cluster(Crew):
             return
         self._listener.unwatch(sentinel)
         fate = process.fate()
+        process.close()
         was_in = process.identity in self._known
         self._links.pop(process.identity, None)
         self._handle(Lost(process.identity, fate))
         if not was_in:
             self._say(f"slave{process.number + 1} ended before it joined: {fate}")
-        process.close()
         if process.identity in self._exposed and self._spares:
             self._spares -= 1  # another has its place already
             return

@@ -13,6 +13,7 @@ from veloflow.core import (
     EpochDone,
     Events,
     Farm,
+    Journal,
     Message,
     Outcome,
     Settings,
@@ -87,6 +88,7 @@ class Session:
             self.workflow.provide(kind, service)
         self.workflow.provide(Memory, self.memory).provide(Parameters, self.parameters)
         self.workflow.add_allocator(self.memory.allocate).add_allocator(self.parameters.allocate)
+        self.workflow.provide(Journal, Journal())
         self.store: CheckpointStore | None = None
         self.sharing: Sharing | None = None
         self.farm: PieceFarm | None = None
@@ -156,6 +158,8 @@ class Session:
         if not self._is_restored:
             flow.start()
         if self.store is not None:
+            if not self.store.has_any:  # so that a run that is killed early can be resumed too
+                self._save("started")
             self.events.subscribe(EpochDone, self._on_epoch)
             self.events.subscribe(CheckpointWanted, lambda event: self._wish(event.reason))
         while self._step() is Outcome.PAUSED:

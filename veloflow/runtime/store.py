@@ -14,6 +14,7 @@ from veloflow.runtime.files import make_folder
 
 if TYPE_CHECKING:
     from veloflow.runtime.history import History
+    from veloflow.runtime.journal import FileJournal
 
 __all__ = ["CheckpointStore"]
 
@@ -32,6 +33,7 @@ class CheckpointStore:
     def __init__(self, folder: Path, history: History | None = None) -> None:
         self.folder = folder
         self.history = history
+        self.journal: FileJournal | None = None
         make_folder(folder)
 
     def save(self, checkpoint: Checkpoint, *, is_best: bool, issued: int = 0) -> None:
@@ -51,6 +53,13 @@ class CheckpointStore:
             self._keep_as_best(checkpoint, last)
         if self.history is not None:
             self.history.add(issued, last)
+        if self.journal is not None:
+            self.journal.restart()
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there is a last checkpoint, of whatever run."""
+        return (self.folder / LAST).exists()
 
     def _keep_as_best(self, checkpoint: Checkpoint, last: Path) -> None:
         link = self.folder / f".{BEST}.{secrets.token_hex(4)}.tmp"

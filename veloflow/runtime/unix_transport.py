@@ -11,7 +11,6 @@ first message of a client is its identity.
 from __future__ import annotations
 
 import contextlib
-import select
 import selectors
 import socket
 import struct
@@ -20,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from select import POLLIN, POLLOUT, poll
 from typing import TYPE_CHECKING
 
 from veloflow.errors import ClusterError, InputError, StorageError, WireError
@@ -318,9 +318,9 @@ class UnixConnection:
             raise InputError(f"no master listens on {address} ({error.strerror})") from None
         self._stream = _Stream(connected)
         self._arrived: deque[list[Frame]] = deque()
-        self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(connected, select.POLLIN)
-        self._writable.register(connected, select.POLLOUT)
+        self._readable, self._writable = poll(), poll()
+        self._readable.register(connected, POLLIN)
+        self._writable.register(connected, POLLOUT)
         self.send([identity])
 
     def send(self, frames: Sequence[Frame]) -> None:
