@@ -139,6 +139,7 @@ def test_a_new_master_that_asks_is_told_and_old_work_is_forgotten():
     stage = Stage()
     stage.gets(0, 1)
     stage.slave.begin()
+    stage.now += 1.0
     [tell] = stage.hears(Introduce())
     assert tell.message.former == "s1"
     assert stage(Computed(update(0))) == []  # nobody knows of that lease any more
@@ -148,10 +149,23 @@ def test_a_new_master_that_asks_is_told_and_old_work_is_forgotten():
     assert stage.slave.begin() == job(0)
 
 
+def test_a_question_that_is_older_than_the_welcome_is_not_answered():
+    """A beat of before asks for a welcome too; to answer both would be to come twice."""
+    stage = Stage()
+    stage.gets(0)
+    stage.now += 0.49  # two beats
+    assert stage.hears(Introduce()) == []
+    assert stage.slave.begin() == job(0)
+    stage.now += 0.01
+    [tell] = stage.hears(Introduce())
+    assert tell.message.former == "s1"
+
+
 def test_what_is_computed_for_an_old_run_is_not_told_to_the_new_one():
     stage = Stage()
     stage.gets(0)
     stage.slave.begin()
+    stage.now += 1.0
     stage.hears(Introduce())
     stage.hears(Welcome("s1", "another run", 0.25))
     assert stage(Computed(update(0))) == []

@@ -375,7 +375,7 @@ def test_how_a_slave_is_dismissed():
                 log(Said(job(0)))
                 log.begin()
                 log(TermAsked(), at=0.2)
-            log(Said(message), at=0.3)
+            log(Said(message), at=0.7)
             lines += [*log.lines, ""]
     log = _slave()
     log(Said(Refusal("it is too old")), at=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
@@ -71,6 +72,8 @@ TRANSITIONS: dict[State, dict[str, State]] = {
 }
 
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+#: for so many beats after a welcome, who asks who this is has asked before it
+_STALE = 2
 
 
 class Slave:
@@ -101,6 +104,7 @@ class Slave:
         self._next_hello: float | None = None
         self._heard: float | None = None
         self._is_paused = False
+        self._welcomed = -math.inf
         self._handlers: dict[type[object], Callable[[Any, float], list[SlaveAction]]] = {
             Welcome: self._on_welcome,
             Introduce: self._on_introduce,
@@ -128,6 +132,13 @@ class Slave:
         self._wait = min(2 * self._wait, _LONGEST_WAIT * self._patience)
         hello = msgspec.structs.replace(self._hello, former=self.id, memory=self.memory)
         return [Tell(hello)]
+
+    def is_stranger(self, now: float) -> bool:
+        """Whether the master, which asks who this is, does not know it.
+
+        One that has just taken it in may have asked before, of an earlier beat.
+        """
+        return self.state is State.READY and now >= self._welcomed + _STALE * self.beat_every
 
     def begin(self) -> Job | None:
         """Return the job to compute now; None when there is none."""
@@ -168,13 +179,14 @@ class Slave:
         self._is_void = True
         self._answers.clear()
         self.id, self.run, self.beat_every = welcome.slave, welcome.run, welcome.beat_every
+        self._welcomed = now
         self._next_hello = None
         self._wait = _FIRST_WAIT * self._patience
         self._move("Welcome")
         return [Say("info", f"taken in as {self.id}")]
 
     def _on_introduce(self, message: Introduce, now: float) -> list[SlaveAction]:
-        if self.state is State.GREETING:
+        if self.state is not State.DRAINING and not self.is_stranger(now):
             return []
         self._move("Introduce")
         if self.state is State.DONE:

@@ -345,7 +345,7 @@ class _Shell:
             self._hear(message, computing)
 
     def _hear(self, message: FromMaster, computing: _Computing) -> None:
-        if isinstance(message, Introduce) and self._machine.state is State.READY:
+        if isinstance(message, Introduce) and self._machine.is_stranger(time.monotonic()):
             computing.move(self._ask())  # its shared memory is another
             self._machine.memory = computing.memory.name
         self._perform(self._machine.handle(Said(message), time.monotonic()))
