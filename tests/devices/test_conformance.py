@@ -386,6 +386,27 @@ def test_gemm_sizes_and_transposes(device, size, dtype):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"alpha": -0.5, "beta": 0.25}, {"bias": True, "activation": ex.tanh(X)}]
+)
+def test_gemm_of_large_matrices(device, dtype, left, right, options):
+    got, wanted = multiply(device, 331, 345, 333, dtype=dtype, left=left, right=right, **options)
+    close(got, np.tanh(wanted) if "activation" in options else wanted, math.sqrt(333) * 4)
+
+
+def test_gemm_of_large_matrices_waits_for_what_was_launched_before(device):
+    a, b = device.asarray(numbers(400, 400)), device.asarray(numbers(400, 400, seed=1))
+    out = device.zeros((400, 400))
+    double = device.elementwise({"a": 2.0 * ex.element("a")}, {"a": a})
+    launches = [double, device.gemm(a, b, out), double, device.gemm(out, b, a)]
+    for launch in launches:
+        launch()
+    close(a, 2.0 * numbers(400, 400) @ numbers(400, 400, seed=1) @ numbers(400, 400, seed=1), 1600)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("alpha", [1.0, -0.5])
 @pytest.mark.parametrize("beta", [0.0, 1.0, 0.25])
 @pytest.mark.parametrize("extra", [(), ("bias",), ("activation",), ("bias", "activation")])

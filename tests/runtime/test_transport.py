@@ -170,6 +170,7 @@ def test_a_name_in_memory_is_one_master_s():
         MemoryListener("memory://test")
     client = MemoryConnection("memory://test", b"client")
     one.close()
+    client.send([b"lost"])
     with pytest.raises(ClusterError, match="is gone"):
         client.receive()
     client.close()
@@ -200,11 +201,11 @@ def test_a_local_slave_is_told_when_its_master_is_gone(tmp_path):
     receive(listener)
     listener.send(b"client", [b"the last word"])
     listener.close()
+    client.send([b"two"])  # which is lost, and hides no word that has come
     assert bytes(receive(client)[0]) == b"the last word"
-    with pytest.raises(ClusterError, match="is gone"):
-        client.receive()
-    with pytest.raises(ClusterError, match="is gone"):
-        client.send([b"two"])
+    for _ in range(2):
+        with pytest.raises(ClusterError, match="is gone"):
+            client.receive()
     client.close()
     assert not (tmp_path / "s").exists()
 

@@ -326,8 +326,10 @@ class UnixConnection:
     def send(self, frames: Sequence[Frame]) -> None:
         """Send; waits when the master does not read, but not for ever.
 
+        What is sent to a master that is gone is lost; :meth:`receive` says so after its last word.
+
         Raises:
-            ClusterError: the master takes nothing, or is gone.
+            ClusterError: the master takes nothing.
         """
         self._stream.send(frames)
         until = time.monotonic() + self._limit if self._stream.unsent else 0.0
@@ -336,7 +338,6 @@ class UnixConnection:
             if left <= 0 or not self._writable.poll(1000 * left):
                 raise ClusterError(f"the master at {self._address} takes nothing from this slave")
             self._stream.flush()
-        self._check_open()
 
     def receive(self) -> list[Frame] | None:
         """Return the next message; None when none has arrived.
@@ -348,12 +349,9 @@ class UnixConnection:
             self._arrived.extend(self._stream.read())
         if self._arrived:
             return self._arrived.popleft()
-        self._check_open()
-        return None
-
-    def _check_open(self) -> None:
         if not self._stream.is_open:
             raise ClusterError(f"the master at {self._address} is gone")
+        return None
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until a message arrives; return whether one has."""

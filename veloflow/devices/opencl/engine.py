@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.opencl.buffers import Block, Buffers
 from veloflow.devices.opencl.cache import KernelCache
 from veloflow.devices.opencl.compile import Compiler
@@ -129,6 +130,25 @@ class Engine:
                 self._note(str(error))
         self._note(f"{name} is computed by NumPy")
         return host_launch(twin, arrays, outputs)
+
+    def on_host(self, twin: Twin, arrays: Mapping[str, Array]) -> Launch:
+        """Bind an operation of NumPy's to memory that this device, a CPU, shares with the host.
+
+        The launch waits for those before it and is done when it returns.
+        """
+        host = NumpyDevice()
+        twins: dict[str, Array] = {}
+        for name, array in arrays.items():
+            twins[name] = type(array)(host, array.shape, array.dtype)
+            twins[name].memory = self.block(array).host
+        bound, finish = twin(host, twins), self.queue.finish
+        keep = tuple(self.block(array) for array in arrays.values())
+
+        def launch(*, _keep: object = keep, **scalars: float) -> None:
+            finish()
+            bound(**scalars)
+
+        return launch
 
     def _bind(self, variant: Variant, blocks: Mapping[str, Block]) -> Launch:
         buffers: dict[str, Any] = {}
