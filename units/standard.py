@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from veloflow.core import Repeater, Workflow
 from veloflow.errors import GraphError, nearest
-from veloflow.units import all2all
+from veloflow.units import all2all, convolution, pooling
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.decision import DecisionGD, DecisionMSE
 from veloflow.units.dropout import Dropout, GDDropout
@@ -41,8 +41,11 @@ __all__ = [
     "Layer",
     "Rates",
     "StandardUnits",
+    "avg_pool",
+    "conv",
     "dropout",
     "linear",
+    "max_pool",
     "relu",
     "sigmoid",
     "softmax",
@@ -73,6 +76,13 @@ class DenseOptions(Rates, total=False):
     bias_filling: Filling
     include_bias: bool
     name: str
+
+
+class ConvOptions(DenseOptions, total=False):
+    """What a convolutional layer may be told besides: how its kernels move."""
+
+    stride: int | Sequence[int]
+    padding: int | Sequence[int]
 
 
 # -- layers ---------------------------------------------------------------------------------------
@@ -123,6 +133,61 @@ def linear(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Lay
 def softmax(classes: int, **options: Unpack[DenseOptions]) -> Layer:
     """Return a fully connected layer that gives probabilities of classes; it must be the last."""
     return _dense("softmax", all2all.All2AllSoftmax, all2all.GDSoftmax, classes, options)
+
+
+_CONVOLUTIONS: dict[str, tuple[type[convolution.Conv], type[convolution.GDConv]]] = {
+    "linear": (convolution.ConvLinear, convolution.GDConvLinear),
+    "tanh": (convolution.ConvTanh, convolution.GDConvTanh),
+    "relu": (convolution.ConvReLU, convolution.GDConvReLU),
+    "sigmoid": (convolution.ConvSigmoid, convolution.GDConvSigmoid),
+    "softplus": (convolution.ConvSoftplus, convolution.GDConvSoftplus),
+}
+
+
+def conv(
+    kernels: int,
+    size: int | Sequence[int],
+    activation: Literal["linear", "tanh", "relu", "sigmoid", "softplus"] = "relu",
+    **options: Unpack[ConvOptions],
+) -> Layer:
+    """Return a convolutional layer of so many kernels of ``size`` with this activation.
+
+    Raises:
+        GraphError: there is no such activation or option.
+    """
+    text = f"conv({kernels}, {size}, {activation!r})"
+    if activation not in _CONVOLUTIONS:
+        raise GraphError(
+            f"layer {text} has no activation {activation!r}{nearest(activation, _CONVOLUTIONS)}"
+        )
+    _refuse_unknown(f"layer {text}", options, ConvOptions.__optional_keys__)
+    forward, gradient = _CONVOLUTIONS[activation]
+    own = {name: value for name, value in options.items() if name not in Rates.__optional_keys__}
+    rates = {name: value for name, value in options.items() if name not in own}
+    make = partial(forward, kernels=kernels, size=size, **own)  # type: ignore[arg-type]
+    return Layer(text, make, gradient, Rates(**rates))  # type: ignore[typeddict-item]
+
+
+def max_pool(
+    size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    *,
+    name: str | None = None,
+) -> Layer:
+    """Return a layer that takes the largest value of each window of an image."""
+    make = partial(pooling.MaxPooling, size=size, stride=stride, name=name)
+    return Layer(f"max_pool({size})", make, pooling.GDMaxPooling)
+
+
+def avg_pool(
+    size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    *,
+    name: str | None = None,
+) -> Layer:
+    """Return a layer that takes the mean of each window of an image."""
+    make = partial(pooling.AvgPooling, size=size, stride=stride, name=name)
+    return Layer(f"avg_pool({size})", make, pooling.GDAvgPooling)
 
 
 def dropout(p: float = 0.5, *, name: str | None = None) -> Layer:

@@ -56,6 +56,8 @@ class _Stream:
 
     def send(self, frames: Sequence[Frame]) -> None:
         """Send; what the other end has no room for now is kept in :attr:`unsent`."""
+        if not self.is_open:
+            return
         sizes = [memoryview(one).nbytes for one in frames]
         parts: list[Frame] = [struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes), *frames]
         if self.unsent or len(parts) > _MOST_PARTS:

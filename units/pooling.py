@@ -1,0 +1,380 @@
+"""Pooling: the largest value, or the mean, of each window of an image, and the way back.
+
+Shapes: x is (batch, height, width, channels), or (batch, height, width) with one channel; y is
+(batch, height', width', channels) with height' = ceil((height - ky) / stride) + 1: at the lower and
+right ends windows may be partial, as in Veles, and the mean is of what is in them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+import numpy as np
+
+from veloflow.devices import Program
+from veloflow.units.forward import Forward
+from veloflow.units.gradient import Backward
+from veloflow.units.patches import Window, pair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from veloflow.core import Workflow
+    from veloflow.devices import Array, Launch
+
+__all__ = ["AvgPooling", "GDAvgPooling", "GDMaxPooling", "GDPooling", "MaxPooling", "Pooling"]
+
+_NAMES = ("n", "h", "w", "c", "ky", "kx", "sy", "sx", "oh", "ow")
+_SCALARS = tuple((name, "int") for name in _NAMES)
+_PARAMETERS = ", ".join(f"const int {name}" for name in _NAMES)
+
+
+def _windows(
+    h: int, w: int, ky: int, kx: int, sy: int, sx: int, oh: int, ow: int
+) -> Iterator[tuple[int, tuple[slice, slice], tuple[slice, slice]]]:
+    """Yield each place in a window, where in the image it lies, and in which windows it exists."""
+    for i in range(ky):
+        for j in range(kx):
+            high, wide = min(oh, -(-(h - i) // sy)), min(ow, -(-(w - j) // sx))
+            if high > 0 and wide > 0:
+                image = (
+                    slice(i, i + (high - 1) * sy + 1, sy),
+                    slice(j, j + (wide - 1) * sx + 1, sx),
+                )
+                yield i * kx + j, image, (slice(high), slice(wide))
+
+
+def _max_pool(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    winners: NDArray[np.int32],
+    *,
+    n: int,
+    h: int,
+    w: int,
+    c: int,
+    ky: int,
+    kx: int,
+    sy: int,
+    sx: int,
+    oh: int,
+    ow: int,
+) -> None:
+    if not n:
+        return
+    images = x.reshape(n, h, w, c)
+    y[...] = -np.inf
+    winners[...] = 0
+    for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+        part, best = images[:, rows, columns], y[:, high, wide]
+        is_larger = ~(part <= best)  # NaN wins, and is seen
+        np.copyto(best, part, where=is_larger)
+        np.copyto(winners[:, high, wide], number, where=is_larger)  # fmt: skip
+
+
+def _max_back(
+    err: NDArray[Any],
+    winners: NDArray[np.int32],
+    x: NDArray[Any],
+    *,
+    n: int,
+    h: int,
+    w: int,
+    c: int,
+    ky: int,
+    kx: int,
+    sy: int,
+    sx: int,
+    oh: int,
+    ow: int,
+) -> None:
+    if not n:
+        return
+    images = x.reshape(n, h, w, c)
+    images[...] = 0
+    for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+        own = winners[:, high, wide] == number
+        images[:, rows, columns] += np.where(own, err[:, high, wide], 0)  # fmt: skip
+
+
+def _counts(h: int, w: int, ky: int, kx: int, sy: int, sx: int, oh: int, ow: int) -> NDArray[Any]:
+    high = np.minimum(np.arange(oh) * sy + ky, h) - np.arange(oh) * sy
+    wide = np.minimum(np.arange(ow) * sx + kx, w) - np.arange(ow) * sx
+    return (high[:, None] * wide[None, :])[None, :, :, None]
+
+
+def _avg_pool(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    n: int,
+    h: int,
+    w: int,
+    c: int,
+    ky: int,
+    kx: int,
+    sy: int,
+    sx: int,
+    oh: int,
+    ow: int,
+) -> None:
+    if not n:
+        return
+    images = x.reshape(n, h, w, c)
+    y[...] = 0
+    for _, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+        y[:, high, wide] += images[:, rows, columns]
+    y /= _counts(h, w, ky, kx, sy, sx, oh, ow).astype(y.dtype)  # fmt: skip
+
+
+def _avg_back(
+    err: NDArray[Any],
+    x: NDArray[Any],
+    *,
+    n: int,
+    h: int,
+    w: int,
+    c: int,
+    ky: int,
+    kx: int,
+    sy: int,
+    sx: int,
+    oh: int,
+    ow: int,
+) -> None:
+    if not n:
+        return
+    images = x.reshape(n, h, w, c)
+    images[...] = 0
+    share = err / _counts(h, w, ky, kx, sy, sx, oh, ow).astype(err.dtype)
+    for _, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+        images[:, rows, columns] += share[:, high, wide]  # fmt: skip
+
+
+#: what a work-item on a line of the output, and one on a line of the image, begins with
+_FORWARD = """
+    const int line = get_global_id(0), ox = get_global_id(1);
+    if (line >= n * oh || ox >= ow)
+        return;
+    const int oy = line % oh;
+    const int high = min(ky, h - oy * sy), wide = min(kx, w - ox * sx);
+    const global real *in = x + (((long)(line / oh) * h + oy * sy) * w + ox * sx) * c;
+    const long at = ((long)line * ow + ox) * c;
+"""
+_BACK = """
+    const int line = get_global_id(0), px = get_global_id(1);
+    if (line >= n * h || px >= w)
+        return;
+    const int py = line % h;
+    global real *out = x + ((long)line * w + px) * c;
+    for (int k = 0; k < c; ++k)
+        out[k] = 0;
+    for (int oy = max(0, (py - ky + sy) / sy); oy <= py / sy && oy < oh; ++oy)
+        for (int ox = max(0, (px - kx + sx) / sx); ox <= px / sx && ox < ow; ++ox) {
+            const long at = (((long)(line / h) * oh + oy) * ow + ox) * c;
+"""
+
+_MAX = Program(
+    "max_pool",
+    f"""
+kernel void max_pool(global const real *x, global real *y, global int *winners, {_PARAMETERS})
+{{{_FORWARD}
+    for (int k = 0; k < c; ++k) {{
+        real best = -INFINITY;
+        int winner = 0;
+        for (int i = 0; i < high; ++i)
+            for (int j = 0; j < wide; ++j) {{
+                const real value = in[((long)i * w + j) * c + k];
+                const bool is_larger = !(value <= best);
+                best = is_larger ? value : best;
+                winner = is_larger ? i * kx + j : winner;
+            }}
+        y[at + k] = best;
+        winners[at + k] = winner;
+    }}
+}}
+""",
+    _max_pool,
+    ("x", "y", "winners"),
+    _SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
+)
+
+_MAX_BACK = Program(
+    "max_back",
+    f"""
+kernel void max_back(global const real *err, global const int *winners, global real *x,
+                     {_PARAMETERS})
+{{{_BACK}
+            const int own = (py - oy * sy) * kx + px - ox * sx;
+            for (int k = 0; k < c; ++k)
+                out[k] += winners[at + k] == own ? err[at + k] : 0;
+        }}
+}}
+""",
+    _max_back,
+    ("err", "winners", "x"),
+    _SCALARS,  # type: ignore[arg-type]
+)
+
+_AVG = Program(
+    "avg_pool",
+    f"""
+kernel void avg_pool(global const real *x, global real *y, {_PARAMETERS})
+{{{_FORWARD}
+    for (int k = 0; k < c; ++k) {{
+        real sum = 0;
+        for (int i = 0; i < high; ++i)
+            for (int j = 0; j < wide; ++j)
+                sum += in[((long)i * w + j) * c + k];
+        y[at + k] = sum / (high * wide);
+    }}
+}}
+""",
+    _avg_pool,
+    ("x", "y"),
+    _SCALARS,  # type: ignore[arg-type]
+)
+
+_AVG_BACK = Program(
+    "avg_back",
+    f"""
+kernel void avg_back(global const real *err, global real *x, {_PARAMETERS})
+{{{_BACK}
+            const int count = min(ky, h - oy * sy) * min(kx, w - ox * sx);
+            for (int k = 0; k < c; ++k)
+                out[k] += err[at + k] / count;
+        }}
+}}
+""",
+    _avg_back,
+    ("err", "x"),
+    _SCALARS,  # type: ignore[arg-type]
+)
+
+
+class Pooling(Forward):
+    """A layer that pools windows. An outline: subclasses say how.
+
+    Args:
+        size: of a window, one number or (height, width).
+        stride: by how much it moves, one number or (height, width); by default its size.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        size: int | Sequence[int],
+        *,
+        stride: int | Sequence[int] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(workflow, name=name)
+        self.size = pair(size, f"unit {self.path!r}: size")
+        self.stride = self.size if stride is None else pair(stride, f"unit {self.path!r}: stride")
+        self.window: Window
+        self._launch: Launch
+
+    def initialize(self) -> None:
+        """Declare the output.
+
+        Raises:
+            ShapeError: the input is no batch of images that are large enough.
+        """
+        self.window = Window.over(
+            self.input.shape, f"unit {self.path!r}",
+            kernel=self.size, stride=self.stride, is_partial=True,
+        )  # fmt: skip
+        self.output = self.declare(len(self.input), *self.window.places, self.window.image[2])
+
+    def scalars(self) -> dict[str, int]:
+        """Return what the kernels are told."""
+        given = self.window.scalars()
+        return {"n": len(self.input), **{name: given[name] for name in _NAMES[1:]}}
+
+    def run(self) -> None:
+        """Compute ``output``."""
+        self._launch(**self._given)
+
+    def _bind(self, program: Program, **arrays: Array) -> None:
+        places = self.window.places
+        space = (len(self.input) * places[0], places[1])
+        self._launch = self.device.program(program, arrays, space)
+        self._given = self.scalars()
+
+
+@final
+class MaxPooling(Pooling):
+    """The largest value of each window.
+
+    Attributes:
+        winners: which place in its window each value came from, int32, shaped as the output.
+    """
+
+    winners: Array
+
+    def initialize(self) -> None:
+        """Declare output and winners."""
+        super().initialize()
+        self.winners = self.declare(*self.output.shape, dtype="int32")
+
+    def prepare(self) -> None:
+        """Bind the pooling."""
+        self._bind(_MAX, x=self.input, y=self.output, winners=self.winners)
+
+
+@final
+class AvgPooling(Pooling):
+    """The mean of each window."""
+
+    def prepare(self) -> None:
+        """Bind the pooling."""
+        self._bind(_AVG, x=self.input, y=self.output)
+
+
+class GDPooling(Backward):
+    """The gradient of pooling. An outline."""
+
+    forward: Pooling
+    forward_kind: ClassVar[type[Forward]] = Pooling
+
+    def prepare(self) -> None:
+        """Bind the way back, when anybody reads ``err_input``."""
+        self._launch: Launch | None = None
+        if self.needs_err_input:
+            height, width, _ = self.forward.window.image
+            space = (len(self.err_input) * height, width)
+            program, arrays = self._way_back()
+            self._launch = self.device.program(program, arrays, space)
+            self._given = self.forward.scalars()
+
+    def _way_back(self) -> tuple[Program, dict[str, Array]]:
+        raise NotImplementedError
+
+    def run(self) -> None:
+        """Compute ``err_input``."""
+        if self._launch is not None:
+            self._launch(**self._given)
+
+
+@final
+class GDMaxPooling(GDPooling):
+    """The gradient of :class:`MaxPooling`: each error goes to the value that had won."""
+
+    forward: MaxPooling
+    forward_kind = MaxPooling
+
+    def _way_back(self) -> tuple[Program, dict[str, Array]]:
+        winners = self.forward.winners
+        return _MAX_BACK, {"err": self.err_output, "winners": winners, "x": self.err_input}
+
+
+@final
+class GDAvgPooling(GDPooling):
+    """The gradient of :class:`AvgPooling`: each error is shared among the values of its window."""
+
+    forward_kind = AvgPooling
+
+    def _way_back(self) -> tuple[Program, dict[str, Array]]:
+        return _AVG_BACK, {"err": self.err_output, "x": self.err_input}
