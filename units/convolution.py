@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 #: numbers of patches that are unfolded at a time: they should stay in the second cache
-_UNFOLDED = 1 << 19
+_UNFOLDED = 1 << 20
 
 
 class Conv(Forward):

@@ -67,11 +67,13 @@ def _max_pool(
     images = x.reshape(n, h, w, c)
     y[...] = -np.inf
     winners[...] = 0
+    # NumPy is quick at whole arrays and slow at masked ones; numbers only grow, so a maximum will do
     for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
         part, best = images[:, rows, columns], y[:, high, wide]
         is_larger = ~(part <= best)  # NaN wins, and is seen
-        np.copyto(best, part, where=is_larger)
-        np.copyto(winners[:, high, wide], number, where=is_larger)  # fmt: skip
+        np.maximum(best, part, out=best)
+        own = winners[:, high, wide]
+        np.maximum(own, is_larger * np.int32(number), out=own)  # fmt: skip
 
 
 def _max_back(

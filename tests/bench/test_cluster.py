@@ -184,7 +184,22 @@ def build(wf: Workflow, *, batch: int = 64, epochs: int = 4) -> None:
 """
 
 
-def veloflow_rate(path, batch):
+IMAGES = 5120
+CONVOLUTION = f"""
+from veloflow import Workflow
+from veloflow.units import ArrayLoader, conv, max_pool, softmax, standard_workflow
+import numpy as np
+
+def build(wf: Workflow, *, batch: int = 64, epochs: int = 3) -> None:
+    random = np.random.default_rng(1)
+    data = random.random(({IMAGES}, 28, 28), np.float32)
+    loader = ArrayLoader(wf, data, random.integers(0, 10, len(data)), minibatch_size=batch)
+    layers = [conv(16, 5), max_pool(2), conv(32, 5), max_pool(2), softmax(10)]
+    standard_workflow(wf, loader=loader, layers=layers, learning_rate=0.01, max_epochs=epochs)
+"""
+
+
+def veloflow_rate(path, batch, samples=20480, device="numpy"):
     """Samples per second of two slaves in sync mode: the best epoch of a run."""
     ends = []
 
@@ -193,17 +208,22 @@ def veloflow_rate(path, batch):
             veloflow.core.EpochDone, lambda e: ends.append(time.perf_counter())
         )
 
-    veloflow.run(str(path), batch=batch, slaves=2, sharing="sync:shards=2", device="numpy",
+    veloflow.run(str(path), batch=batch, slaves=2, sharing="sync:shards=2", device=device,
                  watch=watch)  # fmt: skip
-    return 20480 / min(b - a for a, b in itertools.pairwise(ends))
+    return samples / min(b - a for a, b in itertools.pairwise(ends))
 
 
 def torch_rate(torch, batch, threads):
-    """Samples per second of one process: the best of four epochs."""
-    torch.set_num_threads(threads)
+    """Samples per second of one process."""
     data = torch.rand(batch * (20480 // batch), 784)
-    labels = torch.randint(0, 10, (len(data),))
     net = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.Tanh(), torch.nn.Linear(128, 10))
+    return train_torch(torch, net, data, batch, threads)
+
+
+def train_torch(torch, net, data, batch, threads):
+    """Samples per second: the best of four epochs."""
+    torch.set_num_threads(threads)
+    labels = torch.randint(0, 10, (len(data),))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     loss = torch.nn.CrossEntropyLoss()
     best = 1e9
@@ -233,3 +253,29 @@ def test_two_slaves_beside_one_process_of_torch(batch, tmp_path, capsys):
         print(f"\nMLP 784-128-10, batch {batch}: {one:.0f} samples/s with 2 slaves, torch "
               f"{two:.0f}, ratio {one / two:.2f} ({min(ours):.0f}-{max(ours):.0f}, "
               f"{min(theirs):.0f}-{max(theirs):.0f})")  # fmt: skip
+
+
+def test_two_slaves_with_a_convolutional_network_beside_torch(tmp_path, capsys):
+    torch = pytest.importorskip("torch")
+    own = tmp_path / "net.py"
+    own.write_text(CONVOLUTION)
+    ours = {"numpy": [], "opencl": []}
+    theirs = []
+    for _ in range(3):
+        for device, rates in ours.items():
+            rates.append(veloflow_rate(own, 64, IMAGES, device))
+        for threads in (1, 2):
+            net = torch.nn.Sequential(
+                torch.nn.Conv2d(1, 16, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+                torch.nn.Conv2d(16, 32, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+                torch.nn.Flatten(), torch.nn.Linear(512, 10),
+            )  # fmt: skip
+            theirs.append(train_torch(torch, net, torch.rand(IMAGES, 1, 28, 28), 64, threads))
+    best = statistics.median(max(theirs[n : n + 2]) for n in range(0, len(theirs), 2))
+    with capsys.disabled():
+        words = (
+            f"{name} {statistics.median(one):.0f} ({statistics.median(one) / best:.2f})"
+            for name, one in ours.items()
+        )
+        print(f"\nconvolutional net, batch 64, samples/s with 2 slaves: {', '.join(words)}, "
+              f"torch {best:.0f}")  # fmt: skip

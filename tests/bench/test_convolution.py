@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from veloflow.devices.selection import open_device
-from veloflow.units import conv, max_pool, relu, softmax
+from veloflow.units import conv, max_pool, relu, softmax, standard_workflow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from networks import network
+from harness import workflow_on
+from networks import Given, minibatch
 
 pytestmark = pytest.mark.bench
 
@@ -34,15 +35,18 @@ FLOP = 2 * BATCH * (
 
 
 def ours(name):
-    x = np.random.default_rng(0).random((BATCH, 28, 28, 1), np.float32)
-    labels = np.arange(BATCH) % 10
-    net = network(LAYERS, x, labels=labels, device=open_device(name), dtype="float32",
-                  learning_rate=0.01, gradient_moment=0.9)  # fmt: skip
+    device = open_device(name)
+    wf = workflow_on(device, dtype="float32")
+    images = np.random.default_rng(0).random((BATCH, 28, 28, 1), np.float32)
+    given = Given(wf, **minibatch(images, labels=np.arange(BATCH) % 10))
+    units = standard_workflow(wf, loader=given, layers=LAYERS, gradient_moment=0.9)
+    wf.set_up()
+    order = [*units.forwards, units.evaluator, *reversed(units.gradients)]
 
     def step():
-        net.forward()
-        net.backward()
-        net.units.forwards[0].device.synchronize()
+        for unit in order:
+            unit.run()
+        device.synchronize()
 
     return step
 

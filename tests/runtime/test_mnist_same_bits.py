@@ -57,3 +57,11 @@ def test_with_a_master_that_is_killed_twice_and_resumed(alone, tmp_path):
         resume = ["--resume"] if (tmp_path / "c" / "last.safetensors").exists() else []
     subprocess.run([*command, *resume], check=True, capture_output=True, timeout=120)
     assert json.loads((tmp_path / "r.json").read_text())["parameters_sha256"] == alone
+
+
+def test_a_convolutional_network_with_one_of_three_slaves_killed():
+    options = {"data": _DATA, "epochs": 1, "device": "numpy", "sharing": "sync"}
+    whole = veloflow.run("mnist_caffe", **options).parameters_sha256
+    result = veloflow.run("mnist_caffe", slaves=3, faults="kill=slave2@job40", **options)
+    assert result.parameters_sha256 == whole
+    assert result.more["jobs"]["lost"] == 1

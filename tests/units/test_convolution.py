@@ -64,7 +64,7 @@ def torch_conv(x, weights, bias, image, size, stride, padding):
     return functional.conv2d(x, kernel, bias, stride=stride).permute(0, 2, 3, 1)
 
 
-@pytest.fixture(params=[1 << 19, 1], ids=["together", "one by one"])
+@pytest.fixture(params=[1 << 20, 1], ids=["together", "one by one"])
 def unfolded(request, monkeypatch):
     """All images at a time, or as few as the alignment lets."""
     monkeypatch.setattr(convolution, "_UNFOLDED", request.param)

@@ -1,0 +1,56 @@
+"""MNIST, or any IDX images, with Caffe's LeNet: two convolutions, two dense layers; short form."""
+
+from pathlib import Path
+
+from veloflow import Workflow
+from veloflow.units import (
+    FanIn,
+    IDXLoader,
+    Inv,
+    conv,
+    max_pool,
+    softmax,
+    softplus,
+    standard_workflow,
+)
+
+
+def build(
+    wf: Workflow,
+    *,
+    data: Path = Path("data/mnist"),
+    epochs: int = 15,
+    minibatch: int = 64,
+    rate: float = 0.01,
+    moment: float = 0.9,
+    decay: float = 5e-4,
+) -> None:
+    """Make the network with Veles's settings of it.
+
+    Args:
+        data: the folder with the IDX files, plain or gzipped.
+        epochs: passes over the training images.
+        minibatch: images in a minibatch.
+        rate: the learning rate; that of biases is twice as large.
+        moment: the momentum.
+        decay: the weight decay.
+    """
+    filling = FanIn()
+    standard_workflow(
+        wf,
+        loader=IDXLoader(wf, data, minibatch_size=minibatch),
+        layers=[
+            conv(20, 5, "linear", weights_filling=filling),
+            max_pool(2),
+            conv(50, 5, "linear", weights_filling=filling),
+            max_pool(2),
+            softplus(500, weights_filling=filling),
+            softmax(10, weights_filling=filling),
+        ],
+        max_epochs=epochs,
+        policy=Inv(gamma=1e-4, power=0.75),
+        learning_rate=rate,
+        learning_rate_bias=2 * rate,
+        gradient_moment=moment,
+        weights_decay=decay,
+    )
