@@ -67,7 +67,7 @@ def _max_pool(
     images = x.reshape(n, h, w, c)
     y[...] = -np.inf
     winners[...] = 0
-    # NumPy is quick at whole arrays and slow at masked ones; numbers only grow, so a maximum will do
+    # NumPy is slow at masked arrays; numbers only grow, so that a maximum does as well
     for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
         part, best = images[:, rows, columns], y[:, high, wide]
         is_larger = ~(part <= best)  # NaN wins, and is seen
