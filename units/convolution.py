@@ -137,6 +137,11 @@ class Conv(Forward):
             )
             self._launches += [unfold(first, count), multiply]
 
+    @property
+    def unfolded(self) -> Array | None:
+        """The patches of the whole minibatch, if they are unfolded all at once."""
+        return self._rows if self._together == len(self.input) else None
+
     def parts(self) -> Iterator[tuple[int, int]]:
         """Yield the first sample and the number of samples that are unfolded together."""
         batch = len(self.input)
@@ -242,16 +247,22 @@ class GDConv(GradientUnit):
             formula = element("err") * derivative(element("y"))
             self._launches.append(device.elementwise({"d": formula}, arrays))
             delta = self._delta
-        unfold = forward.bind_unfold(self._rows)
+        patches = self._rows if forward.unfolded is None else forward.unfolded
+        unfold = forward.bind_unfold(patches)
         fold = forward.bind_fold(self._rows, self.err_input) if self.needs_err_input else None
         for first, count in forward.parts():
-            rows = forward.rows_of(self._rows, 0, count, forward.window.length)
             own = forward.rows_of(delta, first, count, forward.kernels)
-            gradient = device.gemm(
-                own, rows, forward.weights.gradient, transpose_a=True, beta=1.0 if first else 0.0
-            )
-            self._launches += [unfold(first, count), gradient]
+            if forward.unfolded is None:  # otherwise they are there from the forward pass
+                self._launches.append(unfold(first, count))
+            rows = forward.rows_of(patches, 0, count, forward.window.length)
+            self._launches.append(
+                device.gemm(
+                    own, rows, forward.weights.gradient,
+                    transpose_a=True, beta=1.0 if first else 0.0,
+                )
+            )  # fmt: skip
             if fold is not None:
+                rows = forward.rows_of(self._rows, 0, count, forward.window.length)
                 self._launches.append(device.gemm(own, forward.weights.value, rows))
                 self._launches.append(fold(first, count))
         if forward.bias is not None:

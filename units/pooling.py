@@ -97,8 +97,11 @@ def _max_back(
     images = x.reshape(n, h, w, c)
     images[...] = 0
     for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
-        own = winners[:, high, wide] == number
-        images[:, rows, columns] += np.where(own, err[:, high, wide], 0)  # fmt: skip
+        own = np.where(winners[:, high, wide] == number, err[:, high, wide], 0)
+        if sy < ky or sx < kx:
+            images[:, rows, columns] += own
+        else:  # no value is in two windows
+            images[:, rows, columns] = own  # fmt: skip
 
 
 def _counts(h: int, w: int, ky: int, kx: int, sy: int, sx: int, oh: int, ow: int) -> NDArray[Any]:
