@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from veloflow.devices.expressions import Expression, element
+from veloflow.devices.numpy_lowering import substitute
+from veloflow.devices.opencl.elementwise import elementwise
 from veloflow.devices.opencl.engine import Engine, Variant
 from veloflow.devices.opencl.formulas import Numbers, statements
 from veloflow.devices.opencl.judge import samples, trial_of
@@ -111,8 +113,44 @@ def gemm(
         return Variant([(recipe, ["transpose", "gemm"], trial)], calls, scratch)
 
     if engine.hardware.is_cpu and problem.work >= _BLAS:
-        return engine.on_host(twin, arrays)
+        return _by_blas(engine, problem, a, b, out, bias, activation)
     return engine.operation("gemm", [variant], twin, arrays, ["out"])
+
+
+def _by_blas(
+    engine: Engine,
+    problem: _Problem,
+    a: Array,
+    b: Array,
+    out: Array,
+    bias: Array | None,
+    activation: Expression | None,
+) -> Launch:
+    """Bind a product by the host's BLAS; bias and activation are a kernel's, on all cores."""
+
+    def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
+        return host.gemm(
+            twins["a"], twins["b"], twins["out"], transpose_a=problem.transpose_a,
+            transpose_b=problem.transpose_b, alpha=problem.alpha, beta=problem.beta,
+        )  # fmt: skip
+
+    multiply = engine.on_host(twin, {"a": a, "b": b, "out": out})
+    if bias is None and activation is None:
+        return multiply
+    formula = element("out")
+    matrix = {"out": out.device.view(out, 0, (problem.rows, problem.columns))}
+    if bias is not None:
+        formula = formula + element("bias")
+        matrix["bias"] = bias.device.view(bias, 0, (1, problem.columns))
+    if activation is not None:
+        formula = substitute(activation, {"x": formula})
+    finish = elementwise(engine, {"out": formula}, matrix)
+
+    def launch() -> None:
+        multiply()
+        finish()
+
+    return cast("Launch", launch)
 
 
 def _shape(rows: int, columns: int, *, transposed: bool) -> tuple[int, int]:
