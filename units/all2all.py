@@ -14,7 +14,7 @@ from veloflow.errors import ShapeError
 from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, Activation
 from veloflow.units.filling import Filling, Uniform, magnitude
 from veloflow.units.forward import Forward
-from veloflow.units.gradient import GradientUnit
+from veloflow.units.gradient import LayerGradient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +49,6 @@ class All2All(Forward):
             out)), 0.5), where C is the activation's gain, as in Veles.
         include_bias: whether there is a bias.
     """
-
-    activation: ClassVar[Activation]
 
     def __init__(
         self,
@@ -172,7 +170,7 @@ class All2AllSoftmax(All2All):
         self._softmax()
 
 
-class GradientDescent(GradientUnit):
+class GradientDescent(LayerGradient):
     """The gradient of a fully connected layer and the update of its weights. An outline.
 
     With d = err_output * f'(y): dL/dW = d^T x, dL/db = sum of d over the batch, dL/dx = d W.
@@ -181,25 +179,11 @@ class GradientDescent(GradientUnit):
     forward: All2All
     forward_kind: ClassVar[type[Forward]] = All2All
 
-    def initialize(self) -> None:
-        """Declare ``err_input`` and, unless f' is 1, d."""
-        super().initialize()
-        self._delta: Array | None = None
-        if self.forward.activation.derivative is not None:
-            self._delta = self.declare(*self.forward.output.shape)
-
     def prepare(self) -> None:
         """Bind the gradients and the updates."""
         device, forward = self.device, self.forward
         assert forward.weights is not None
-        launches: list[Launch] = []
-        delta = self.err_output
-        derivative = forward.activation.derivative
-        if self._delta is not None and derivative is not None:
-            arrays = {"err": delta, "y": forward.output, "d": self._delta}
-            formula = element("err") * derivative(element("y"))
-            launches.append(device.elementwise({"d": formula}, arrays))
-            delta = self._delta
+        delta, launches = self._bind_delta()
         if self.needs_err_input:
             launches.append(device.gemm(delta, forward.weights.value, self.err_input))
         launches.append(

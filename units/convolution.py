@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, ClassVar, final
 from veloflow.devices.expressions import element
 from veloflow.devices.parameters import ALIGNMENT
 from veloflow.errors import ShapeError
-from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, Activation
+from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH
 from veloflow.units.filling import Filling, Uniform
 from veloflow.units.forward import Forward
-from veloflow.units.gradient import GradientUnit
+from veloflow.units.gradient import LayerGradient
 from veloflow.units.patches import FOLD, UNFOLD, Window, padding_of, pair
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ class Conv(Forward):
     Attributes:
         window: how the kernels move, after ``initialize``.
     """
-
-    activation: ClassVar[Activation]
 
     def __init__(
         self,
@@ -215,7 +213,7 @@ class ConvSigmoid(Conv):
     activation = SIGMOID
 
 
-class GDConv(GradientUnit):
+class GDConv(LayerGradient):
     """The gradient of a convolutional layer and the update of its weights. An outline.
 
     With d = err_output * f'(y) and the patches of x as rows: dL/dw = d^T rows, dL/db = sum of d
@@ -226,12 +224,9 @@ class GDConv(GradientUnit):
     forward_kind: ClassVar[type[Forward]] = Conv
 
     def initialize(self) -> None:
-        """Declare ``err_input``, the rows of patches and, unless f' is 1, d."""
+        """Declare ``err_input``, d and the rows of patches."""
         super().initialize()
         forward = self.forward
-        self._delta: Array | None = None
-        if forward.activation.derivative is not None:
-            self._delta = self.declare(*forward.output.shape)
         count = next(forward.parts())[1] * math.prod(forward.window.places)
         self._rows = self.declare(count, forward.window.length)
 
@@ -239,14 +234,8 @@ class GDConv(GradientUnit):
         """Bind the gradients and the updates."""
         device, forward = self.device, self.forward
         assert forward.weights is not None
-        self._launches: list[Callable[[], None]] = []
-        delta = self.err_output
-        derivative = forward.activation.derivative
-        if self._delta is not None and derivative is not None:
-            arrays = {"err": delta, "y": forward.output, "d": self._delta}
-            formula = element("err") * derivative(element("y"))
-            self._launches.append(device.elementwise({"d": formula}, arrays))
-            delta = self._delta
+        delta, launches = self._bind_delta()
+        self._launches: list[Callable[[], None]] = [*launches]
         patches = self._rows if forward.unfolded is None else forward.unfolded
         unfold = forward.bind_unfold(patches)
         fold = forward.bind_fold(self._rows, self.err_input) if self.needs_err_input else None

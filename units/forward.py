@@ -8,6 +8,7 @@ from veloflow.core import Input
 from veloflow.devices import Array
 from veloflow.devices.parameters import Parameter, Parameters
 from veloflow.devices.random import generator
+from veloflow.units.activation import LINEAR, Activation
 from veloflow.units.device_unit import DeviceUnit
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Forward(DeviceUnit):
     """
 
     group: ClassVar[str] = "forward"
+    #: what the layer's neurons make of their sums
+    activation: ClassVar[Activation] = LINEAR
 
     input = Input[Array]("batch ...")
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from veloflow.devices.parameters import Parameter
     from veloflow.units.forward import Forward
 
-__all__ = ["Backward", "GradientUnit", "Hyperparameters", "Momentum"]
+__all__ = ["Backward", "GradientUnit", "Hyperparameters", "LayerGradient", "Momentum"]
 
 
 @dataclass
@@ -240,3 +240,26 @@ class GradientUnit(Backward):
         """Move the parameters."""
         for update in self._updates:
             update()
+
+
+class LayerGradient(GradientUnit):
+    """The gradient of a layer with an activation y = f(s). An outline.
+
+    It makes d = err_output * f'(y), the gradient by the sums s.
+    """
+
+    def initialize(self) -> None:
+        """Declare ``err_input``, the velocities and, unless f' is 1, d."""
+        super().initialize()
+        self._delta: Array | None = None
+        if self.forward.activation.derivative is not None:
+            self._delta = self.declare(*self.forward.output.shape)
+
+    def _bind_delta(self) -> tuple[Array, list[Launch]]:
+        """Return d, and what computes it."""
+        derivative = self.forward.activation.derivative
+        if self._delta is None or derivative is None:
+            return self.err_output, []
+        arrays = {"err": self.err_output, "y": self.forward.output, "d": self._delta}
+        formula = element("err") * derivative(element("y"))
+        return self._delta, [self.device.elementwise({"d": formula}, arrays)]

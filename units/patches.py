@@ -7,6 +7,7 @@ in the order height, width, channels, and zeros outside.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from veloflow.devices import Program
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -120,89 +121,56 @@ _SCALARS = tuple(
 _PARAMETERS = ", ".join(f"const int {name}" for name, _ in _SCALARS)
 
 
-def _wide(
-    count: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    left: int,
-    top: int,
-    oh: int,
-    ow: int,
-    dtype: np.dtype[Any],
-) -> NDArray[Any]:
+def _wide(count: int, grid: Mapping[str, int], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return zeros for images with all that windows reach over."""
-    height, width = max((oh - 1) * sy + ky, top + h), max((ow - 1) * sx + kx, left + w)
-    return np.zeros((count, height, width, c), dtype)  # fmt: skip
+    height = max((grid["oh"] - 1) * grid["sy"] + grid["ky"], grid["top"] + grid["h"])
+    width = max((grid["ow"] - 1) * grid["sx"] + grid["kx"], grid["left"] + grid["w"])
+    return np.zeros((count, height, width, grid["c"]), dtype)
 
 
-def _unfold(
-    x: NDArray[Any],
-    rows: NDArray[Any],
-    *,
-    first: int,
-    count: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    left: int,
-    top: int,
-    oh: int,
-    ow: int,
-) -> None:
+def _inside(wide: NDArray[Any], grid: Mapping[str, int]) -> NDArray[Any]:
+    """Return the images themselves in what :func:`_wide` gave."""
+    top, left = grid["top"], grid["left"]
+    return wide[:, top : top + grid["h"], left : left + grid["w"]]
+
+
+def _samples(x: NDArray[Any], first: int, count: int, grid: Mapping[str, int]) -> NDArray[Any]:
+    return x.reshape(-1, grid["h"], grid["w"], grid["c"])[first : first + count]
+
+
+def _by_place(rows: NDArray[Any], count: int, grid: Mapping[str, int]) -> NDArray[Any]:
+    """Return the rows of some samples as (count, oh, ow, ky, kx, c)."""
+    shape = (count, *(grid[name] for name in ("oh", "ow", "ky", "kx", "c")))
+    return rows.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
+def _unfold(x: NDArray[Any], rows: NDArray[Any], *, first: int, count: int, **grid: int) -> None:
     if not count:
         return
-    images = x.reshape(-1, h, w, c)[first : first + count]
-    reach = ((oh - 1) * sy + ky, (ow - 1) * sx + kx)
-    if left or top or reach[0] > h or reach[1] > w:
-        wide = _wide(count, h, w, c, ky, kx, sy, sx, left, top, oh, ow, x.dtype)
-        wide[:, top : top + h, left : left + w] = images
+    images = _samples(x, first, count, grid)
+    wide = _wide(count, grid, x.dtype)
+    if wide.shape != images.shape:
+        _inside(wide, grid)[...] = images
         images = wide
+    target = _by_place(rows, count, grid)
     b, y, z, k = images.strides
     windows = np.lib.stride_tricks.as_strided(
-        images, (count, oh, ow, ky, kx, c), (b, y * sy, z * sx, y, z, k), writeable=False
+        images, target.shape, (b, y * grid["sy"], z * grid["sx"], y, z, k), writeable=False
     )
-    target = rows.reshape(-1)[: windows.size].reshape(windows.shape)
-    np.copyto(target, windows)  # fmt: skip
+    np.copyto(target, windows)
 
 
-def _fold(
-    rows: NDArray[Any],
-    x: NDArray[Any],
-    *,
-    first: int,
-    count: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    left: int,
-    top: int,
-    oh: int,
-    ow: int,
-) -> None:
+def _fold(rows: NDArray[Any], x: NDArray[Any], *, first: int, count: int, **grid: int) -> None:
     if not count:
         return
-    wide = _wide(count, h, w, c, ky, kx, sy, sx, left, top, oh, ow, x.dtype)
-    windows = rows.reshape(-1)[: count * oh * ow * ky * kx * c].reshape(count, oh, ow, ky, kx, c)
+    wide = _wide(count, grid, x.dtype)
+    windows = _by_place(rows, count, grid)
+    _, oh, ow, ky, kx, _ = windows.shape
     for i in range(ky):
         for j in range(kx):
-            wide[:, i : i + sy * oh : sy, j : j + sx * ow : sx][:, :oh, :ow] += windows[
-                ..., i, j, :
-            ]
-    images = x.reshape(-1, h, w, c)[first : first + count]
-    images[...] = wide[:, top : top + h, left : left + w]  # fmt: skip
+            places = wide[:, i :: grid["sy"], j :: grid["sx"]]
+            places[:, :oh, :ow] += windows[..., i, j, :]
+    _samples(x, first, count, grid)[...] = _inside(wide, grid)
 
 
 #: images -> rows, (count * oh * ow, ky * kx * c); over (rows, ky)

@@ -47,61 +47,35 @@ def _windows(
 
 
 def _max_pool(
-    x: NDArray[Any],
-    y: NDArray[Any],
-    winners: NDArray[np.int32],
-    *,
-    n: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    oh: int,
-    ow: int,
+    x: NDArray[Any], y: NDArray[Any], winners: NDArray[np.int32], *, n: int, c: int, **grid: int
 ) -> None:
     if not n:
         return
-    images = x.reshape(n, h, w, c)
+    images = x.reshape(n, grid["h"], grid["w"], c)
     y[...] = -np.inf
     winners[...] = 0
     # NumPy is slow at masked arrays; numbers only grow, so that a maximum does as well
-    for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+    for number, (rows, columns), (high, wide) in _windows(**grid):
         part, best = images[:, rows, columns], y[:, high, wide]
         is_larger = ~(part <= best)  # NaN wins, and is seen
         np.maximum(best, part, out=best)
         own = winners[:, high, wide]
-        np.maximum(own, is_larger * np.int32(number), out=own)  # fmt: skip
+        np.maximum(own, is_larger * np.int32(number), out=own)
 
 
 def _max_back(
-    err: NDArray[Any],
-    winners: NDArray[np.int32],
-    x: NDArray[Any],
-    *,
-    n: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    oh: int,
-    ow: int,
+    err: NDArray[Any], winners: NDArray[np.int32], x: NDArray[Any], *, n: int, c: int, **grid: int
 ) -> None:
     if not n:
         return
-    images = x.reshape(n, h, w, c)
+    images = x.reshape(n, grid["h"], grid["w"], c)
     images[...] = 0
-    for number, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+    for number, (rows, columns), (high, wide) in _windows(**grid):
         own = np.where(winners[:, high, wide] == number, err[:, high, wide], 0)
-        if sy < ky or sx < kx:
+        if grid["sy"] < grid["ky"] or grid["sx"] < grid["kx"]:
             images[:, rows, columns] += own
         else:  # no value is in two windows
-            images[:, rows, columns] = own  # fmt: skip
+            images[:, rows, columns] = own
 
 
 def _counts(h: int, w: int, ky: int, kx: int, sy: int, sx: int, oh: int, ow: int) -> NDArray[Any]:
@@ -110,52 +84,24 @@ def _counts(h: int, w: int, ky: int, kx: int, sy: int, sx: int, oh: int, ow: int
     return (high[:, None] * wide[None, :])[None, :, :, None]
 
 
-def _avg_pool(
-    x: NDArray[Any],
-    y: NDArray[Any],
-    *,
-    n: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    oh: int,
-    ow: int,
-) -> None:
+def _avg_pool(x: NDArray[Any], y: NDArray[Any], *, n: int, c: int, **grid: int) -> None:
     if not n:
         return
-    images = x.reshape(n, h, w, c)
+    images = x.reshape(n, grid["h"], grid["w"], c)
     y[...] = 0
-    for _, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
+    for _, (rows, columns), (high, wide) in _windows(**grid):
         y[:, high, wide] += images[:, rows, columns]
-    y /= _counts(h, w, ky, kx, sy, sx, oh, ow).astype(y.dtype)  # fmt: skip
+    y /= _counts(**grid).astype(y.dtype)
 
 
-def _avg_back(
-    err: NDArray[Any],
-    x: NDArray[Any],
-    *,
-    n: int,
-    h: int,
-    w: int,
-    c: int,
-    ky: int,
-    kx: int,
-    sy: int,
-    sx: int,
-    oh: int,
-    ow: int,
-) -> None:
+def _avg_back(err: NDArray[Any], x: NDArray[Any], *, n: int, c: int, **grid: int) -> None:
     if not n:
         return
-    images = x.reshape(n, h, w, c)
+    images = x.reshape(n, grid["h"], grid["w"], c)
     images[...] = 0
-    share = err / _counts(h, w, ky, kx, sy, sx, oh, ow).astype(err.dtype)
-    for _, (rows, columns), (high, wide) in _windows(h, w, ky, kx, sy, sx, oh, ow):
-        images[:, rows, columns] += share[:, high, wide]  # fmt: skip
+    share = err / _counts(**grid).astype(err.dtype)
+    for _, (rows, columns), (high, wide) in _windows(**grid):
+        images[:, rows, columns] += share[:, high, wide]
 
 
 #: what a work-item on a line of the output, and one on a line of the image, begins with
@@ -288,9 +234,12 @@ class Pooling(Forward):
             ShapeError: the input is no batch of images that are large enough.
         """
         self.window = Window.over(
-            self.input.shape, f"unit {self.path!r}",
-            kernel=self.size, stride=self.stride, is_partial=True,
-        )  # fmt: skip
+            self.input.shape,
+            f"unit {self.path!r}",
+            kernel=self.size,
+            stride=self.stride,
+            is_partial=True,
+        )
         self.output = self.declare(len(self.input), *self.window.places, self.window.image[2])
 
     def scalars(self) -> dict[str, int]:
