@@ -214,5 +214,5 @@ def test_unknown_options_and_activations_are_named():
     with pytest.raises(GraphError, match="did you mean 'relu'"):
         conv(2, 3, "rely")
     with pytest.raises(GraphError, match="did you mean 'padding'"):
-        conv(2, 3, paddin=1)
+        conv(2, 3, pad=1)
     assert issubclass(conv(2, 3).forward.func, Conv)
