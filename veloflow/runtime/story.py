@@ -66,8 +66,11 @@ def read_story(path: Path, who: str = "") -> list[str]:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFoundError(f"no story {path}: {error}; make one with run --story FILE") from None
+    except OSError as error:
+        reason = error.strerror
+        raise NotFoundError(f"no story {path} ({reason}); make one with run --story FILE") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no story; make one with run --story FILE") from None
     words = [line.split() for line in lines]
     if any(len(one) < 3 or not one[1].endswith(":") for one in words):
         raise InputError(f"{path} is no story; make one with run --story FILE")
