@@ -108,28 +108,26 @@ class Window:
 
     def scalars(self) -> dict[str, int]:
         """Return what kernels are told, by name."""
-        names = ("h", "w", "c", "ky", "kx", "sy", "sx", "left", "top", "oh", "ow")
         values = (*self.image, *self.kernel, *self.stride, *self.padding[:2], *self.places)
-        return dict(zip(names, values, strict=True))
+        return dict(zip(_GRID, values, strict=True))
 
 
-#: the scalars of all programs on windows; ``first`` and ``count`` are samples
-_SCALARS = tuple(
-    (name, "int")
-    for name in ("first", "count", "h", "w", "c", "ky", "kx", "sy", "sx", "left", "top", "oh", "ow")
-)
+#: what :meth:`Window.scalars` gives
+_GRID = ("h", "w", "c", "ky", "kx", "sy", "sx", "left", "top", "oh", "ow")
+#: the scalars of both programs; ``first`` and ``count`` are samples
+_SCALARS = tuple((name, "int") for name in ("first", "count", *_GRID))
 _PARAMETERS = ", ".join(f"const int {name}" for name, _ in _SCALARS)
 
 
-def _wide(count: int, grid: Mapping[str, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return zeros for images with all that windows reach over."""
+def _wide_shape(count: int, grid: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of images with all that windows reach over."""
     height = max((grid["oh"] - 1) * grid["sy"] + grid["ky"], grid["top"] + grid["h"])
     width = max((grid["ow"] - 1) * grid["sx"] + grid["kx"], grid["left"] + grid["w"])
-    return np.zeros((count, height, width, grid["c"]), dtype)
+    return count, height, width, grid["c"]
 
 
 def _inside(wide: NDArray[Any], grid: Mapping[str, int]) -> NDArray[Any]:
-    """Return the images themselves in what :func:`_wide` gave."""
+    """Return the images themselves in an array of that shape."""
     top, left = grid["top"], grid["left"]
     return wide[:, top : top + grid["h"], left : left + grid["w"]]
 
@@ -148,8 +146,9 @@ def _unfold(x: NDArray[Any], rows: NDArray[Any], *, first: int, count: int, **gr
     if not count:
         return
     images = _samples(x, first, count, grid)
-    wide = _wide(count, grid, x.dtype)
-    if wide.shape != images.shape:
+    shape = _wide_shape(count, grid)
+    if shape != images.shape:
+        wide = np.zeros(shape, x.dtype)
         _inside(wide, grid)[...] = images
         images = wide
     target = _by_place(rows, count, grid)
@@ -163,7 +162,7 @@ def _unfold(x: NDArray[Any], rows: NDArray[Any], *, first: int, count: int, **gr
 def _fold(rows: NDArray[Any], x: NDArray[Any], *, first: int, count: int, **grid: int) -> None:
     if not count:
         return
-    wide = _wide(count, grid, x.dtype)
+    wide = np.zeros(_wide_shape(count, grid), x.dtype)
     windows = _by_place(rows, count, grid)
     _, oh, ow, ky, kx, _ = windows.shape
     for i in range(ky):

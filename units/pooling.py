@@ -7,6 +7,7 @@ right ends windows may be partial, as in Veles, and the mean is of what is in th
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
@@ -303,8 +304,9 @@ class GDPooling(Backward):
             self._launch = self.device.program(program, arrays, space)
             self._given = self.forward.scalars()
 
+    @abstractmethod
     def _way_back(self) -> tuple[Program, dict[str, Array]]:
-        raise NotImplementedError
+        """Return the program of the way back, and its arrays."""
 
     def run(self) -> None:
         """Compute ``err_input``."""

@@ -160,12 +160,9 @@ def conv(
         raise GraphError(
             f"layer {text} has no activation {activation!r}{nearest(activation, _CONVOLUTIONS)}"
         )
-    _refuse_unknown(f"layer {text}", options, ConvOptions.__optional_keys__)
     forward, gradient = _CONVOLUTIONS[activation]
-    own = {name: value for name, value in options.items() if name not in Rates.__optional_keys__}
-    rates = {name: value for name, value in options.items() if name not in own}
-    make = partial(forward, kernels=kernels, size=size, **own)  # type: ignore[arg-type]
-    return Layer(text, make, gradient, Rates(**rates))  # type: ignore[typeddict-item]
+    make = partial(forward, kernels=kernels, size=size)
+    return _trained(text, make, gradient, options, ConvOptions.__optional_keys__)
 
 
 def max_pool(
@@ -202,12 +199,22 @@ def _dense(
     neurons: int | Sequence[int],
     options: DenseOptions,
 ) -> Layer:
-    text = f"{kind}({neurons})"
-    _refuse_unknown(f"layer {text}", options, DenseOptions.__optional_keys__)
+    make = partial(forward, output_shape=neurons)
+    return _trained(f"{kind}({neurons})", make, gradient, options, DenseOptions.__optional_keys__)
+
+
+def _trained(
+    text: str,
+    forward: Callable[..., Forward],
+    gradient: type[GradientUnit],
+    options: Mapping[str, object],
+    known: Collection[str],
+) -> Layer:
+    """Return a layer with parameters; its options are the forward unit's own, and rates."""
+    _refuse_unknown(f"layer {text}", options, known)
     own = {name: value for name, value in options.items() if name not in Rates.__optional_keys__}
     rates = {name: value for name, value in options.items() if name not in own}
-    make = partial(forward, output_shape=neurons, **own)  # type: ignore[arg-type]
-    return Layer(text, make, gradient, Rates(**rates))  # type: ignore[typeddict-item]
+    return Layer(text, partial(forward, **own), gradient, Rates(**rates))  # type: ignore[typeddict-item]
 
 
 def _refuse_unknown(

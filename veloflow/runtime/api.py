@@ -218,10 +218,13 @@ def prepare(
             place, why = stack.enter_context(_opened(device))
         own = place if mode is None else stack.enter_context(closing(open_device("numpy")))
         session = stack.enter_context(Session(definition, given, own, settings))
+        # now, for the file may be changed while the run goes on
+        own_checksum = checksum(definition, session.json_options(), settings_of(settings))
         if folder and not test:
             history = History(folder / "history", source) if undo_spoiled else None
             session.store = CheckpointStore(folder, history)
-            journal = stack.enter_context(_journal(session, folder, goes_on=source is not None))
+            journal = _journal(session, folder, own_checksum, goes_on=source is not None)
+            stack.enter_context(closing(journal))
             session.store.journal = journal
             session.workflow.provide(Journal, journal)
         if watch is not None:
@@ -244,7 +247,7 @@ def prepare(
             )
             # now, for the file may be changed while the run goes on
             text = source_of(definition) if send_definition else ""
-            cluster, own_checksum = stack.enter_context(_cluster(session, wishes))
+            cluster = stack.enter_context(closing(_cluster(session, wishes)))
             session.set_up()
 
             def stand_in() -> Crew:
@@ -282,36 +285,28 @@ def _checked(
     return plan
 
 
-@contextmanager
-def _journal(session: Session, folder: Path, *, goes_on: bool) -> Iterator[FileJournal]:
-    """Give the journal of a run that keeps checkpoints."""
-    own = checksum(session.definition, session.json_options(), settings_of(session.settings))
-    journal = FileJournal(
+def _journal(session: Session, folder: Path, own: str, *, goes_on: bool) -> FileJournal:
+    """Return the journal of a run that keeps checkpoints."""
+    return FileJournal(
         folder / "journal",
         own,
         goes_on=goes_on,
         say=lambda text: session.events.publish(Message(text)),
         is_stopping=lambda: session.is_stopping,
     )
-    with closing(journal):
-        yield journal
 
 
-@contextmanager
-def _cluster(session: Session, wishes: ClusterSettings) -> Iterator[tuple[Cluster, str]]:
-    """Start slaves, which load what they need while the master does; give the checksum too."""
+def _cluster(session: Session, wishes: ClusterSettings) -> Cluster:
+    """Start slaves, which load what they need while the master does."""
 
     def say(text: str) -> None:
         session.events.publish(Message(text))
 
     name_of(session.definition)  # raises if slaves cannot find it
-    # now, for the file may be changed while the run goes on
-    own = checksum(session.definition, session.json_options(), settings_of(session.settings))
     cluster = Cluster(wishes, say=say, is_stopping=lambda: session.is_stopping)
-    with closing(cluster):
-        for address in cluster.addresses[1:]:
-            say(f"slaves join with: veloflow slave {address}")
-        yield cluster, own
+    for address in cluster.addresses[1:]:
+        say(f"slaves join with: veloflow slave {address}")
+    return cluster
 
 
 def _open_cluster(

@@ -189,11 +189,14 @@ class Cluster(Crew):
         self._exposed: set[bytes] = set()
         self._spares = 0  # slaves started to judge; they take the places of those found wrong
         self._is_closing = False
+        self._story: StoryFile | None = None
         try:
             self._story = StoryFile(settings.story, say) if settings.story is not None else None
             self._listener: Listener = UnixListener(self._folder / "socket", _others(settings))
         except BaseException:
             self._janitor.close()
+            if self._story is not None:
+                self._story.close()
             raise
         self.addresses = self._listener.addresses
         for number in range(settings.slaves):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from veloflow.errors import StorageError
 
-__all__ = ["check_writable", "make_folder", "write_atomically"]
+__all__ = ["check_writable", "keep_copy", "make_folder", "write_atomically"]
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -38,6 +38,28 @@ def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def keep_copy(source: Path, target: Path) -> None:
+    """Let ``target`` be what ``source`` is now, atomically, without another copy if possible.
+
+    For files that are replaced and never rewritten: then one content serves both names.
+
+    Raises:
+        StorageError: it cannot be written; ``target`` is as it was.
+    """
+    link = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        os.link(source, link)
+    except OSError:  # a file system without hard links
+        write_atomically(target, [source.read_bytes()])
+        return
+    try:
+        link.replace(target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {target}: {_reason(error)}") from error
 
 
 def check_writable(path: Path) -> None:

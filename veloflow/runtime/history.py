@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from veloflow.errors import StorageError, VeloflowError
-from veloflow.runtime.files import make_folder
+from veloflow.errors import VeloflowError
+from veloflow.runtime.files import keep_copy, make_folder, write_atomically
 
 __all__ = ["History", "Spoiled"]
 
@@ -47,7 +46,7 @@ class History:
             self._kept.append((0, None))
             return
         start = folder / "0.safetensors"
-        start.write_bytes(had)
+        write_atomically(start, [had])
         self._kept.append((0, start))
 
     def add(self, number: int, path: Path) -> None:
@@ -55,13 +54,7 @@ class History:
         kept = self._folder / f"{number}.safetensors"
         if number <= self._kept[-1][0]:
             return
-        try:
-            try:
-                os.link(path, kept)  # files are replaced, never rewritten
-            except OSError:  # a file system without hard links
-                shutil.copyfile(path, kept)
-        except OSError as error:
-            raise StorageError(f"cannot write {kept}: {error.strerror}") from error
+        keep_copy(path, kept)
         self._kept.append((number, kept))
         if len(self._kept) > _MOST:
             self._thin_out()

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from veloflow.errors import StorageError
 from veloflow.runtime.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
-from veloflow.runtime.files import make_folder
+from veloflow.runtime.files import keep_copy, make_folder
 
 if TYPE_CHECKING:
     from veloflow.runtime.history import History
@@ -50,7 +46,7 @@ class CheckpointStore:
         last = self.folder / LAST
         write_checkpoint(checkpoint, last)
         if is_best:
-            self._keep_as_best(checkpoint, last)
+            keep_copy(last, self.folder / BEST)
         if self.history is not None:
             self.history.add(issued, last)
         if self.journal is not None:
@@ -60,17 +56,3 @@ class CheckpointStore:
     def has_any(self) -> bool:
         """Whether there is a last checkpoint, of whatever run."""
         return (self.folder / LAST).exists()
-
-    def _keep_as_best(self, checkpoint: Checkpoint, last: Path) -> None:
-        link = self.folder / f".{BEST}.{secrets.token_hex(4)}.tmp"
-        try:
-            os.link(last, link)  # files are replaced, never rewritten: one copy serves both
-        except OSError:  # a file system without hard links
-            write_checkpoint(checkpoint, self.folder / BEST)
-            return
-        try:
-            link.replace(self.folder / BEST)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                link.unlink(missing_ok=True)
-            raise StorageError(f"cannot write {self.folder / BEST}: {error.strerror}") from error
