@@ -216,7 +216,7 @@ def test_a_real_signal_stops_cleanly_and_the_run_goes_on(
                "rate=1e-7", "--device", "numpy", "--checkpoint", str(tmp_path)]  # fmt: skip
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not (tmp_path / "last.safetensors").exists():
+    while not (tmp_path / "best.safetensors").exists():  # with an epoch in it
         assert time.monotonic() < deadline
         assert child.poll() is None, child.communicate()
         time.sleep(0.02)
