@@ -21,6 +21,12 @@ from veloflow.units.all2all import (
     GDSoftplus,
     GDTanh,
     GradientDescent,
+    linear,
+    relu,
+    sigmoid,
+    softmax,
+    softplus,
+    tanh,
 )
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.convolution import (
@@ -36,11 +42,12 @@ from veloflow.units.convolution import (
     GDConvSigmoid,
     GDConvSoftplus,
     GDConvTanh,
+    conv,
 )
 from veloflow.units.datasets import DigitsLoader, WineLoader, digits
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.device_unit import DeviceUnit
-from veloflow.units.dropout import Dropout, GDDropout
+from veloflow.units.dropout import Dropout, GDDropout, dropout
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.farm_map import FarmMap
 from veloflow.units.filling import Constant, FanIn, Filling, Gaussian, Uniform
@@ -49,6 +56,7 @@ from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
 from veloflow.units.gradient import Backward, GradientUnit
 from veloflow.units.idx import IDXLoader, read_idx
 from veloflow.units.images import ImageFolderLoader
+from veloflow.units.layer import Layer
 from veloflow.units.learning_rate import (
     ArbitraryStep,
     Exp,
@@ -67,22 +75,10 @@ from veloflow.units.pooling import (
     GDPooling,
     MaxPooling,
     Pooling,
-)
-from veloflow.units.standard import (
-    Layer,
-    StandardUnits,
     avg_pool,
-    conv,
-    dropout,
-    linear,
     max_pool,
-    relu,
-    sigmoid,
-    softmax,
-    softplus,
-    standard_workflow,
-    tanh,
 )
+from veloflow.units.standard import StandardUnits, standard_workflow
 from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
 

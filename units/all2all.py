@@ -7,14 +7,16 @@ inputs); b is (neurons,); y is (batch, neurons), or (batch, *output_shape).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, final
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Unpack, final
 
 from veloflow.devices.expressions import element
 from veloflow.errors import ShapeError
 from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, Activation
 from veloflow.units.filling import Filling, Uniform, magnitude
 from veloflow.units.forward import Forward
-from veloflow.units.gradient import LayerGradient
+from veloflow.units.gradient import GradientUnit, LayerGradient
+from veloflow.units.layer import DenseOptions, Layer, trained_layer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +39,12 @@ __all__ = [
     "GDSoftplus",
     "GDTanh",
     "GradientDescent",
+    "linear",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "tanh",
 ]
 
 
@@ -245,3 +253,49 @@ class GDSoftmax(GradientDescent):
     """
 
     forward_kind = All2AllSoftmax
+
+
+# -- the short form --------------------------------------------------------------------------------
+
+
+def tanh(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with LeCun's tanh, y = 1.7159 tanh(0.6666 x)."""
+    return _dense("tanh", All2AllTanh, GDTanh, neurons, options)
+
+
+def sigmoid(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with y = 1 / (1 + e^-x)."""
+    return _dense("sigmoid", All2AllSigmoid, GDSigmoid, neurons, options)
+
+
+def relu(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with y = max(0, x)."""
+    return _dense("relu", All2AllReLU, GDReLU, neurons, options)
+
+
+def softplus(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer with y = log(1 + e^x), which Veles called "relu"."""
+    return _dense("softplus", All2AllSoftplus, GDSoftplus, neurons, options)
+
+
+def linear(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer without activation."""
+    return _dense("linear", All2AllLinear, GDLinear, neurons, options)
+
+
+def softmax(classes: int, **options: Unpack[DenseOptions]) -> Layer:
+    """Return a fully connected layer that gives probabilities of classes; it must be the last."""
+    return _dense("softmax", All2AllSoftmax, GDSoftmax, classes, options)
+
+
+def _dense(
+    kind: str,
+    forward: type[All2All],
+    gradient: type[GradientUnit],
+    neurons: int | Sequence[int],
+    options: DenseOptions,
+) -> Layer:
+    make = partial(forward, output_shape=neurons)
+    return trained_layer(
+        f"{kind}({neurons})", make, gradient, options, DenseOptions.__optional_keys__
+    )

@@ -11,19 +11,22 @@ Some images at a time are unfolded into rows of patches, which stay in the cache
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, final
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Literal, Unpack, final
 
 from veloflow.devices.expressions import element
 from veloflow.devices.parameters import ALIGNMENT
-from veloflow.errors import ShapeError
+from veloflow.errors import GraphError, ShapeError, nearest
 from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH
 from veloflow.units.filling import Filling, Uniform
 from veloflow.units.forward import Forward
 from veloflow.units.gradient import LayerGradient
+from veloflow.units.layer import DenseOptions, Layer, trained_layer
 from veloflow.units.patches import FOLD, UNFOLD, Window, padding_of, pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from veloflow.core import Workflow
     from veloflow.devices import Array, Launch
@@ -41,6 +44,7 @@ __all__ = [
     "GDConvSigmoid",
     "GDConvSoftplus",
     "GDConvTanh",
+    "conv",
 ]
 
 #: numbers of patches that are unfolded at a time: they should stay in the second cache
@@ -300,3 +304,43 @@ class GDConvSigmoid(GDConv):
     """The gradient of :class:`ConvSigmoid`."""
 
     forward_kind = ConvSigmoid
+
+
+# -- the short form --------------------------------------------------------------------------------
+
+
+class ConvOptions(DenseOptions, total=False):
+    """What a convolutional layer may be told besides: how its kernels move."""
+
+    stride: int | Sequence[int]
+    padding: int | Sequence[int]
+
+
+_CONVOLUTIONS: dict[str, tuple[type[Conv], type[GDConv]]] = {
+    "linear": (ConvLinear, GDConvLinear),
+    "tanh": (ConvTanh, GDConvTanh),
+    "relu": (ConvReLU, GDConvReLU),
+    "sigmoid": (ConvSigmoid, GDConvSigmoid),
+    "softplus": (ConvSoftplus, GDConvSoftplus),
+}
+
+
+def conv(
+    kernels: int,
+    size: int | Sequence[int],
+    activation: Literal["linear", "tanh", "relu", "sigmoid", "softplus"] = "relu",
+    **options: Unpack[ConvOptions],
+) -> Layer:
+    """Return a convolutional layer of so many kernels of ``size`` with this activation.
+
+    Raises:
+        GraphError: there is no such activation or option.
+    """
+    text = f"conv({kernels}, {size}, {activation!r})"
+    if activation not in _CONVOLUTIONS:
+        raise GraphError(
+            f"layer {text} has no activation {activation!r}{nearest(activation, _CONVOLUTIONS)}"
+        )
+    forward, gradient = _CONVOLUTIONS[activation]
+    make = partial(forward, kernels=kernels, size=size)
+    return trained_layer(text, make, gradient, options, ConvOptions.__optional_keys__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, final
 
 from veloflow.core import Input
@@ -10,13 +11,14 @@ from veloflow.devices.random import key_of
 from veloflow.errors import InputError
 from veloflow.units.forward import Forward
 from veloflow.units.gradient import Backward
+from veloflow.units.layer import Layer
 from veloflow.units.loader import TRAIN
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow
     from veloflow.devices import Array, Launch
 
-__all__ = ["Dropout", "GDDropout"]
+__all__ = ["Dropout", "GDDropout", "dropout"]
 
 
 @final
@@ -36,6 +38,10 @@ class Dropout(Forward):
         noise: the numbers u of the last minibatch on which it dropped, shaped as the input.
         is_dropping: whether it dropped on the present minibatch.
     """
+
+    loader_inputs: ClassVar[tuple[str, ...]] = (
+        "minibatch_class", "minibatch_position", "epoch_number",
+    )  # fmt: skip
 
     minibatch_class = Input[int]()
     minibatch_position = Input[int]()
@@ -105,3 +111,11 @@ class GDDropout(Backward):
         """Compute ``err_input``."""
         if self._drop is not None:
             (self._drop if self.forward.is_dropping else self._pass)()
+
+
+# -- the short form --------------------------------------------------------------------------------
+
+
+def dropout(p: float = 0.5, *, name: str | None = None) -> Layer:
+    """Return a layer that silences a share ``p`` of the neurons before it while training."""
+    return Layer(f"dropout({p})", partial(Dropout, p=p, name=name), GDDropout)

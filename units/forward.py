@@ -30,6 +30,8 @@ class Forward(DeviceUnit):
     group: ClassVar[str] = "forward"
     #: what the layer's neurons make of their sums
     activation: ClassVar[Activation] = LINEAR
+    #: inputs that the short form links to the attributes of the loader that have the same names
+    loader_inputs: ClassVar[tuple[str, ...]] = ()
 
     input = Input[Array]("batch ...")
 

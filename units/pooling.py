@@ -8,6 +8,7 @@ right ends windows may be partial, as in Veles, and the mean is of what is in th
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from veloflow.devices import Program
 from veloflow.units.forward import Forward
 from veloflow.units.gradient import Backward
+from veloflow.units.layer import Layer
 from veloflow.units.patches import Window, pair
 
 if TYPE_CHECKING:
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     from veloflow.core import Workflow
     from veloflow.devices import Array, Launch
 
-__all__ = ["AvgPooling", "GDAvgPooling", "GDMaxPooling", "GDPooling", "MaxPooling", "Pooling"]
+__all__ = [
+    "AvgPooling",
+    "GDAvgPooling",
+    "GDMaxPooling",
+    "GDPooling",
+    "MaxPooling",
+    "Pooling",
+    "avg_pool",
+    "max_pool",
+]
 
 _NAMES = ("n", "h", "w", "c", "ky", "kx", "sy", "sx", "oh", "ow")
 _SCALARS = tuple((name, "int") for name in _NAMES)
@@ -334,3 +345,28 @@ class GDAvgPooling(GDPooling):
 
     def _way_back(self) -> tuple[Program, dict[str, Array]]:
         return _AVG_BACK, {"err": self.err_output, "x": self.err_input}
+
+
+# -- the short form --------------------------------------------------------------------------------
+
+
+def max_pool(
+    size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    *,
+    name: str | None = None,
+) -> Layer:
+    """Return a layer that takes the largest value of each window of an image."""
+    make = partial(MaxPooling, size=size, stride=stride, name=name)
+    return Layer(f"max_pool({size})", make, GDMaxPooling)
+
+
+def avg_pool(
+    size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    *,
+    name: str | None = None,
+) -> Layer:
+    """Return a layer that takes the mean of each window of an image."""
+    make = partial(AvgPooling, size=size, stride=stride, name=name)
+    return Layer(f"avg_pool({size})", make, GDAvgPooling)

@@ -14,218 +14,27 @@ numbers to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from veloflow.core import Repeater, Workflow
-from veloflow.errors import GraphError, nearest
-from veloflow.units import all2all, convolution, pooling
+from veloflow.errors import GraphError
+from veloflow.units.all2all import GDSoftmax
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.decision import DecisionGD, DecisionMSE
-from veloflow.units.dropout import Dropout, GDDropout
 from veloflow.units.evaluator import EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.gradient import Backward, GradientUnit
+from veloflow.units.layer import Layer, Rates, refuse_unknown
 from veloflow.units.learning_rate import LearningRateAdjust, Policy
 
 if TYPE_CHECKING:
     from veloflow.core import Unit
-    from veloflow.units.filling import Filling
     from veloflow.units.forward import Forward
     from veloflow.units.loader import Loader
 
-__all__ = [
-    "DenseOptions",
-    "Layer",
-    "Rates",
-    "StandardUnits",
-    "avg_pool",
-    "conv",
-    "dropout",
-    "linear",
-    "max_pool",
-    "relu",
-    "sigmoid",
-    "softmax",
-    "softplus",
-    "standard_workflow",
-    "tanh",
-]
-
-
-class Rates(TypedDict, total=False):
-    """The numbers of a gradient unit, as :class:`~veloflow.units.GradientUnit` takes them."""
-
-    learning_rate: float
-    weights_decay: float
-    gradient_moment: float
-    l1_vs_l2: float
-    factor_ortho: float
-    learning_rate_bias: float
-    weights_decay_bias: float
-    gradient_moment_bias: float
-    l1_vs_l2_bias: float
-
-
-class DenseOptions(Rates, total=False):
-    """What a fully connected layer may be told: its own rates, and how it begins."""
-
-    weights_filling: Filling
-    bias_filling: Filling
-    include_bias: bool
-    name: str
-
-
-class ConvOptions(DenseOptions, total=False):
-    """What a convolutional layer may be told besides: how its kernels move."""
-
-    stride: int | Sequence[int]
-    padding: int | Sequence[int]
-
-
-# -- layers ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer of the short form: a recipe for a forward unit and its gradient unit.
-
-    Attributes:
-        text: what to call it in messages, such as ``tanh(100)``.
-        forward: makes the forward unit in a workflow.
-        gradient: the class of its gradient unit.
-        rates: the layer's own rates, which go before those of the whole workflow.
-    """
-
-    text: str
-    forward: Callable[[Workflow], Forward]
-    gradient: type[Backward]
-    rates: Rates = field(default_factory=Rates)
-
-
-def tanh(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
-    """Return a fully connected layer with LeCun's tanh, y = 1.7159 tanh(0.6666 x)."""
-    return _dense("tanh", all2all.All2AllTanh, all2all.GDTanh, neurons, options)
-
-
-def sigmoid(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
-    """Return a fully connected layer with y = 1 / (1 + e^-x)."""
-    return _dense("sigmoid", all2all.All2AllSigmoid, all2all.GDSigmoid, neurons, options)
-
-
-def relu(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
-    """Return a fully connected layer with y = max(0, x)."""
-    return _dense("relu", all2all.All2AllReLU, all2all.GDReLU, neurons, options)
-
-
-def softplus(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
-    """Return a fully connected layer with y = log(1 + e^x), which Veles called "relu"."""
-    return _dense("softplus", all2all.All2AllSoftplus, all2all.GDSoftplus, neurons, options)
-
-
-def linear(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
-    """Return a fully connected layer without activation."""
-    return _dense("linear", all2all.All2AllLinear, all2all.GDLinear, neurons, options)
-
-
-def softmax(classes: int, **options: Unpack[DenseOptions]) -> Layer:
-    """Return a fully connected layer that gives probabilities of classes; it must be the last."""
-    return _dense("softmax", all2all.All2AllSoftmax, all2all.GDSoftmax, classes, options)
-
-
-_CONVOLUTIONS: dict[str, tuple[type[convolution.Conv], type[convolution.GDConv]]] = {
-    "linear": (convolution.ConvLinear, convolution.GDConvLinear),
-    "tanh": (convolution.ConvTanh, convolution.GDConvTanh),
-    "relu": (convolution.ConvReLU, convolution.GDConvReLU),
-    "sigmoid": (convolution.ConvSigmoid, convolution.GDConvSigmoid),
-    "softplus": (convolution.ConvSoftplus, convolution.GDConvSoftplus),
-}
-
-
-def conv(
-    kernels: int,
-    size: int | Sequence[int],
-    activation: Literal["linear", "tanh", "relu", "sigmoid", "softplus"] = "relu",
-    **options: Unpack[ConvOptions],
-) -> Layer:
-    """Return a convolutional layer of so many kernels of ``size`` with this activation.
-
-    Raises:
-        GraphError: there is no such activation or option.
-    """
-    text = f"conv({kernels}, {size}, {activation!r})"
-    if activation not in _CONVOLUTIONS:
-        raise GraphError(
-            f"layer {text} has no activation {activation!r}{nearest(activation, _CONVOLUTIONS)}"
-        )
-    forward, gradient = _CONVOLUTIONS[activation]
-    make = partial(forward, kernels=kernels, size=size)
-    return _trained(text, make, gradient, options, ConvOptions.__optional_keys__)
-
-
-def max_pool(
-    size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    *,
-    name: str | None = None,
-) -> Layer:
-    """Return a layer that takes the largest value of each window of an image."""
-    make = partial(pooling.MaxPooling, size=size, stride=stride, name=name)
-    return Layer(f"max_pool({size})", make, pooling.GDMaxPooling)
-
-
-def avg_pool(
-    size: int | Sequence[int],
-    stride: int | Sequence[int] | None = None,
-    *,
-    name: str | None = None,
-) -> Layer:
-    """Return a layer that takes the mean of each window of an image."""
-    make = partial(pooling.AvgPooling, size=size, stride=stride, name=name)
-    return Layer(f"avg_pool({size})", make, pooling.GDAvgPooling)
-
-
-def dropout(p: float = 0.5, *, name: str | None = None) -> Layer:
-    """Return a layer that silences a share ``p`` of the neurons before it while training."""
-    return Layer(f"dropout({p})", partial(Dropout, p=p, name=name), GDDropout)
-
-
-def _dense(
-    kind: str,
-    forward: type[all2all.All2All],
-    gradient: type[GradientUnit],
-    neurons: int | Sequence[int],
-    options: DenseOptions,
-) -> Layer:
-    make = partial(forward, output_shape=neurons)
-    return _trained(f"{kind}({neurons})", make, gradient, options, DenseOptions.__optional_keys__)
-
-
-def _trained(
-    text: str,
-    forward: Callable[..., Forward],
-    gradient: type[GradientUnit],
-    options: Mapping[str, object],
-    known: Collection[str],
-) -> Layer:
-    """Return a layer with parameters; its options are the forward unit's own, and rates."""
-    _refuse_unknown(f"layer {text}", options, known)
-    own = {name: value for name, value in options.items() if name not in Rates.__optional_keys__}
-    rates = {name: value for name, value in options.items() if name not in own}
-    return Layer(text, partial(forward, **own), gradient, Rates(**rates))  # type: ignore[typeddict-item]
-
-
-def _refuse_unknown(
-    what: str, given: Mapping[str, object], known: Collection[str], *, also: Sequence[str] = ()
-) -> None:
-    for name in given:
-        if name not in known:
-            raise GraphError(f"{what} has no option {name!r}{nearest(name, [*known, *also])}")
-
-
-# -- the workflow ---------------------------------------------------------------------------------
+__all__ = ["StandardUnits", "standard_workflow"]
 
 
 @dataclass(frozen=True)
@@ -285,7 +94,7 @@ def standard_workflow(
         GraphError: the list of layers makes no network, or an option does not exist.
     """
     others = [name for name in standard_workflow.__annotations__ if name not in ("rates", "return")]
-    _refuse_unknown("standard_workflow", rates, Rates.__optional_keys__, also=others)
+    refuse_unknown("standard_workflow", rates, Rates.__optional_keys__, also=others)
     _check_layers(layers, loss)
     if bias_policy is not None and policy is None:
         raise GraphError("standard_workflow: bias_policy needs a policy; give Fixed() to weights")
@@ -320,7 +129,7 @@ def _check_layers(layers: Sequence[Layer], loss: str) -> None:
                 f"layer {number} is {layer!r}, a {type(layer).__name__}; give what tanh(), "
                 "softmax(), dropout() and the others return"
             )
-        if layer.gradient is all2all.GDSoftmax and number < len(layers) - 1:
+        if layer.gradient is GDSoftmax and number < len(layers) - 1:
             raise GraphError(
                 f"layer {number} is {layer.text}, and {layers[number + 1].text} follows it; "
                 "softmax must be the last layer"
@@ -328,7 +137,7 @@ def _check_layers(layers: Sequence[Layer], loss: str) -> None:
     last = layers[-1]
     if not issubclass(last.gradient, GradientUnit):
         raise GraphError(f"the last layer is {last.text}, which has no neurons of its own")
-    if (last.gradient is all2all.GDSoftmax) != (loss == "softmax"):
+    if (last.gradient is GDSoftmax) != (loss == "softmax"):
         cure = "end with softmax(classes)" if loss == "softmax" else "end with linear() or tanh()"
         raise GraphError(f"the last layer is {last.text} and the loss {loss!r}; {cure}")
 
@@ -339,8 +148,7 @@ def _forwards(wf: Workflow, loader: Loader, layers: Sequence[Layer]) -> tuple[Fo
     for before, unit in pairwise(units):
         unit.link_data(before, input="output")
     for unit in units:
-        if isinstance(unit, Dropout):
-            unit.link_data(loader, "minibatch_class", "minibatch_position", "epoch_number")
+        unit.link_data(loader, *unit.loader_inputs)
     return units
 
 
