@@ -131,8 +131,12 @@ class Backward(DeviceUnit):
     @property
     def needs_err_input(self) -> bool:
         """Whether any unit reads ``err_input``."""
+        return self.is_read("err_input")
+
+    def is_read(self, attribute: str) -> bool:
+        """Return whether any unit of the whole workflow is linked to this attribute."""
         return any(
-            link.source is self and link.attribute == "err_input"
+            link.source is self and link.attribute == attribute
             for unit in _all_units_around(self)
             for link in unit.data_links.values()
         )

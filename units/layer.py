@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from veloflow.units.forward import Forward
     from veloflow.units.gradient import Backward, GradientUnit
 
-__all__ = ["DenseOptions", "Layer", "Rates", "refuse_unknown", "trained_layer"]
+__all__ = ["Branches", "DenseOptions", "Layer", "Rates", "refuse_unknown", "trained_layer"]
 
 
 class Rates(TypedDict, total=False):
@@ -59,6 +59,21 @@ class Layer:
     forward: Callable[[Workflow], Forward]
     gradient: type[Backward]
     rates: Rates = field(default_factory=Rates)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Branches of layers that begin with one input and meet again; it stands where a layer does.
+
+    Attributes:
+        text: what to call them in messages.
+        branches: the layers of each branch.
+        join: the recipe of the unit in which they meet.
+    """
+
+    text: str
+    branches: tuple[tuple[Layer | Branches, ...], ...]
+    join: Layer
 
 
 def trained_layer(

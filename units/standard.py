@@ -26,11 +26,13 @@ from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.decision import DecisionGD, DecisionMSE
 from veloflow.units.evaluator import EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.gradient import Backward, GradientUnit
-from veloflow.units.layer import Layer, Rates, refuse_unknown
+from veloflow.units.layer import Branches, Layer, Rates, refuse_unknown
 from veloflow.units.learning_rate import LearningRateAdjust, Policy
+from veloflow.units.network import layers_in, make_backward, make_forwards
 
 if TYPE_CHECKING:
     from veloflow.core import Unit
+    from veloflow.units.device_unit import DeviceUnit
     from veloflow.units.forward import Forward
     from veloflow.units.loader import Loader
 
@@ -43,7 +45,8 @@ class StandardUnits:
 
     Attributes:
         forwards: in the order of the layers.
-        gradients: in the order of the layers; dropout before all other layers has none.
+        gradients: in the order of the layers; layers before all trained ones have none.
+        backward: what runs on the way back, in this order: gradients, and sums of errors.
         adjust: sets the learning rates, or None.
         checkpoint: asks for checkpoints, or None.
     """
@@ -54,6 +57,7 @@ class StandardUnits:
     evaluator: EvaluatorSoftmax | EvaluatorMSE
     decision: DecisionGD | DecisionMSE
     gradients: tuple[Backward, ...]
+    backward: tuple[DeviceUnit, ...]
     adjust: LearningRateAdjust | None = None
     checkpoint: Checkpoint | None = None
 
@@ -62,7 +66,7 @@ def standard_workflow(
     wf: Workflow,
     *,
     loader: Loader,
-    layers: Sequence[Layer],
+    layers: Sequence[Layer | Branches],
     loss: Literal["softmax", "mse"] = "softmax",
     max_epochs: int | None = None,
     fail_iterations: int = 100,
@@ -77,7 +81,8 @@ def standard_workflow(
     Args:
         wf: an empty workflow but for ``loader``.
         loader: a loader in ``wf``.
-        layers: from input to output; the last is ``softmax`` for the softmax loss.
+        layers: from input to output; the last is ``softmax`` for the softmax loss. ``parallel``
+            and ``residual`` hold branches of layers.
         loss: "softmax" classifies by cross-entropy; "mse" approximates ``target``.
         max_epochs: passes of training at most; None for no limit.
         fail_iterations: give up after so many epochs without improvement.
@@ -99,7 +104,8 @@ def standard_workflow(
     if bias_policy is not None and policy is None:
         raise GraphError("standard_workflow: bias_policy needs a policy; give Fixed() to weights")
     repeater = Repeater(wf)
-    forwards = _forwards(wf, loader, layers)
+    nodes = make_forwards(wf, loader, layers)
+    forwards = tuple(node.forward for node in nodes)
     evaluator, decision = (
         _softmax_loss(wf, loader, forwards[-1], max_epochs, fail_iterations)
         if loss == "softmax"
@@ -109,47 +115,43 @@ def standard_workflow(
         loader, "minibatch_class", "last_minibatch", "epoch_ended", "epoch_number"
     )
     checkpoint = _checkpoint(wf, loader, decision, checkpoint_epochs)
-    gradients = _gradients(wf, evaluator, layers, forwards, rates)
+    backward = make_backward(wf, evaluator, nodes, rates)
+    gradients = tuple(one for one in reversed(backward) if isinstance(one, Backward))
     adjust = _adjust(wf, loader, gradients, policy, bias_policy)
     units = StandardUnits(
-        repeater, loader, forwards, evaluator, decision, gradients, adjust, checkpoint
+        *(repeater, loader, forwards, evaluator, decision, gradients, backward),
+        *(adjust, checkpoint),
     )
     _link_control(wf, units)
     return units
 
 
-def _check_layers(layers: Sequence[Layer], loss: str) -> None:
+def _check_layers(layers: Sequence[Layer | Branches], loss: str) -> None:
     if loss not in ("softmax", "mse"):
         raise GraphError(f"the loss is {loss!r}; give 'softmax' or 'mse'")
     if not layers:
         raise GraphError("the list of layers is empty; give one layer at least: [softmax(10)]")
     for number, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
+        if not isinstance(layer, Layer | Branches):
             raise GraphError(
                 f"layer {number} is {layer!r}, a {type(layer).__name__}; give what tanh(), "
                 "softmax(), dropout() and the others return"
             )
-        if layer.gradient is GDSoftmax and number < len(layers) - 1:
+        is_softmax = any(one.gradient is GDSoftmax for one in layers_in([layer]))
+        if is_softmax and number < len(layers) - 1:
             raise GraphError(
                 f"layer {number} is {layer.text}, and {layers[number + 1].text} follows it; "
                 "softmax must be the last layer"
             )
-    last = layers[-1]
-    if not issubclass(last.gradient, GradientUnit):
-        raise GraphError(f"the last layer is {last.text}, which has no neurons of its own")
+        if is_softmax and isinstance(layer, Branches):
+            raise GraphError(f"softmax cannot be in a branch of {layer.text}; put it last")
+    every = layers_in(layers)
+    last = every[-1]
+    if not any(issubclass(one.gradient, GradientUnit) for one in every):
+        raise GraphError(f"{last.text} has no neurons of its own, and no layer before it has any")
     if (last.gradient is GDSoftmax) != (loss == "softmax"):
         cure = "end with softmax(classes)" if loss == "softmax" else "end with linear() or tanh()"
         raise GraphError(f"the last layer is {last.text} and the loss {loss!r}; {cure}")
-
-
-def _forwards(wf: Workflow, loader: Loader, layers: Sequence[Layer]) -> tuple[Forward, ...]:
-    units = tuple(layer.forward(wf) for layer in layers)
-    units[0].link_data(loader, input="minibatch_data")
-    for before, unit in pairwise(units):
-        unit.link_data(before, input="output")
-    for unit in units:
-        unit.link_data(loader, *unit.loader_inputs)
-    return units
 
 
 def _softmax_loss(
@@ -183,30 +185,6 @@ def _checkpoint(
     return unit.link_data(decision, "improved").link_data(loader, "epoch_ended", "epoch_number")
 
 
-def _gradients(
-    wf: Workflow,
-    evaluator: EvaluatorSoftmax | EvaluatorMSE,
-    layers: Sequence[Layer],
-    forwards: Sequence[Forward],
-    rates: Rates,
-) -> tuple[Backward, ...]:
-    """Make the gradient units, the last layer's first, and link their errors."""
-    first = next(n for n, one in enumerate(layers) if issubclass(one.gradient, GradientUnit))
-    units: list[Backward] = []
-    for layer, forward in reversed([*zip(layers, forwards, strict=True)][first:]):
-        if issubclass(layer.gradient, GradientUnit):
-            own: Rates = {**rates, **layer.rates}
-            unit: Backward = layer.gradient(wf, forward, **own)
-        else:
-            unit = layer.gradient(wf, forward)
-        if units:
-            unit.link_data(units[-1], err_output="err_input")
-        else:
-            unit.link_data(evaluator, "err_output")
-        units.append(unit)
-    return tuple(reversed(units))
-
-
 def _adjust(
     wf: Workflow,
     loader: Loader,
@@ -222,14 +200,13 @@ def _adjust(
 
 
 def _link_control(wf: Workflow, units: StandardUnits) -> None:
-    backward = units.gradients[::-1]
     chain: list[Unit | None] = [wf.start, units.repeater, units.loader, *units.forwards]
-    chain += [units.evaluator, units.decision, units.checkpoint, *backward]
+    chain += [units.evaluator, units.decision, units.checkpoint, *units.backward]
     chain += [units.adjust, units.repeater]
     for before, after in pairwise(unit for unit in chain if unit is not None):
         before >> after
     units.decision >> wf.end
     wf.end.gate_block = ~units.decision.complete
-    backward[0].gate_block = units.decision.complete
-    for unit in backward:
+    units.backward[0].gate_block = units.decision.complete
+    for unit in units.backward:
         unit.gate_skip = units.decision.gd_skip

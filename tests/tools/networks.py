@@ -8,6 +8,7 @@ import numpy as np
 from harness import workflow_on
 
 from veloflow.core import Bool, Input, Settings, Unit
+from veloflow.core.checks import data_graph
 from veloflow.devices import Array, Device
 from veloflow.units import StandardUnits, standard_workflow
 from veloflow.units.loader import TRAIN
@@ -82,7 +83,7 @@ class Network:
 
     def backward(self):
         """Run the backward pass, which moves the parameters."""
-        for unit in reversed(self.units.gradients):
+        for unit in self.units.backward:
             unit.run()
 
     @property
@@ -130,3 +131,20 @@ def numerical_gradient(net, array, step=1e-5):
         gradient[place] = (losses[0] - losses[1]) / (2 * step)
     array.write(values)
     return gradient
+
+
+def graph_of(wf):
+    """Return names, control links in order, data links and gates of a workflow."""
+    control = {unit.name: [one.name for one in wf.successors(unit)] for unit in wf}
+    data = {(a.name, b.name, *d.values()) for a, b, d in data_graph(wf).edges(data=True)}
+    decision = wf["DecisionGD"]
+    names = {id(decision.complete): "complete", id(decision.gd_skip): "gd_skip"}
+    gates = {
+        unit.name: [
+            (gate.sign, [names[id(one)] for one in gate.operands]) if gate.sign
+            else names.get(id(gate))
+            for gate in (unit.gate_block, unit.gate_skip)
+        ]
+        for unit in wf
+    }  # fmt: skip
+    return control, data, gates

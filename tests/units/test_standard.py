@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import trained, workflow_on
+from networks import graph_of
 
 from veloflow.core import Repeater
-from veloflow.core.checks import data_graph
 from veloflow.errors import GraphError
 from veloflow.units import (
     All2AllSoftmax,
@@ -102,23 +102,6 @@ def build_short(wf):
     )
 
 
-def graph_of(wf):
-    """Return names, control links in order, data links and gates of a workflow."""
-    control = {unit.name: [one.name for one in wf.successors(unit)] for unit in wf}
-    data = {(a.name, b.name, *d.values()) for a, b, d in data_graph(wf).edges(data=True)}
-    decision = wf["DecisionGD"]
-    names = {id(decision.complete): "complete", id(decision.gd_skip): "gd_skip"}
-    gates = {
-        unit.name: [
-            (gate.sign, [names[id(one)] for one in gate.operands]) if gate.sign
-            else names.get(id(gate))
-            for gate in (unit.gate_block, unit.gate_skip)
-        ]
-        for unit in wf
-    }  # fmt: skip
-    return control, data, gates
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_both_forms_are_one(dtype):
     from veloflow.devices.parameters import Parameters
@@ -198,8 +181,12 @@ def test_autoencoder_has_its_input_as_target():
         ([tanh(3)], {}, r"last layer is tanh\(3\) and the loss 'softmax'; end with softmax"),
         ([softmax(3)], {"loss": "mse"}, r"last layer is softmax\(3\) and the loss 'mse'; end with"),
         ([softmax(3), softmax(3)], {}, r"layer 0 is softmax\(3\), and softmax\(3\) follows it"),
-        ([tanh(3), dropout(0.5)], {}, r"last layer is dropout\(0.5\), which has no neurons"),
-        ([dropout(0.5)], {"loss": "mse"}, "no neurons of its own"),
+        (
+            [tanh(3), dropout(0.5)],
+            {},
+            r"last layer is dropout\(0.5\) and the loss",
+        ),
+        ([dropout(0.5)], {"loss": "mse"}, r"dropout\(0.5\) has no neurons of its own"),
         ([tanh, softmax(3)], {}, "layer 0 is <function tanh .*a function; give what tanh"),
         ([100, softmax(3)], {}, "layer 0 is 100, a int"),
         ([softmax(3)], {"loss": "hinge"}, "the loss is 'hinge'; give 'softmax' or 'mse'"),

@@ -4,7 +4,7 @@ from veloflow.core.bools import Bool
 from veloflow.core.events import CheckpointWanted, EpochDone, Events, Message
 from veloflow.core.farming import Batch, BatchSource, Farm, Journal, Part, Payload, shard_size
 from veloflow.core.flow import Flow, Outcome, UnitTime
-from veloflow.core.inputs import DataLink, Input
+from veloflow.core.inputs import DataLink, Input, Inputs
 from veloflow.core.plumbing import EndPoint, Repeater, StartPoint
 from veloflow.core.settings import Role, Settings
 from veloflow.core.unit import Progress, Unit
@@ -22,6 +22,7 @@ __all__ = [
     "Farm",
     "Flow",
     "Input",
+    "Inputs",
     "Journal",
     "Message",
     "Outcome",

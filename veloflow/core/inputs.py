@@ -8,7 +8,8 @@ A unit declares what it reads::
 
 and reading ``self.output`` follows the link to another unit's attribute. In a shape, a name stands
 for one size, which must be the same in all inputs of the unit; ``*name`` for any number of sizes;
-``...`` for anything; a number for itself.
+``...`` for anything; a number for itself. What joins any number of things declares
+:class:`Inputs`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from veloflow.errors import LinkError, ShapeError, nearest
 if TYPE_CHECKING:
     from veloflow.core.unit import Unit
 
-__all__ = ["DataLink", "Dims", "Input", "check_inputs", "match_shape"]
+__all__ = ["DataLink", "Dims", "Input", "Inputs", "check_inputs", "match_shape"]
 
 T = TypeVar("T")
 
@@ -106,6 +107,67 @@ class Input(Generic[T]):
             f"use .link_data(source, {self.name}=...)"
         )
 
+    def accepts(self, name: str) -> bool:
+        """Return whether ``link_data`` may link ``name`` to this input."""
+        return name == self.name
+
+    def links(self, unit: Unit) -> dict[str, DataLink]:
+        """Return the links of this input by the names they were linked by; none if unlinked."""
+        link = unit.data_links.get(self.name)
+        return {} if link is None else {self.name: link}
+
+
+class Inputs(Input[tuple[T, ...]]):
+    """A row of declared data inputs of one kind: as many as are linked, one at least.
+
+    They are linked by the name and a number from 0 on, and read together as a tuple::
+
+        branch = Inputs[Array]("batch *sample")
+
+        total.link_data(one, branch0="output").link_data(other, branch1="output")
+        total.branch  # the outputs of both
+    """
+
+    @overload
+    def __get__(self, unit: None, owner: type[Unit]) -> Self: ...
+
+    @overload
+    def __get__(self, unit: Unit, owner: type[Unit]) -> tuple[T, ...]: ...
+
+    def __get__(self, unit: Unit | None, owner: type[Unit]) -> Self | tuple[T, ...]:
+        if unit is None:
+            return self
+        links = self.links(unit)
+        if not links and not self.optional:
+            raise LinkError(
+                f"unit {unit.path!r} ({owner.__name__}): no input {self.name!r} is linked; "
+                f'link the first with .link_data(source, {self.name}0="attribute of source")'
+            )
+        return tuple(cast("T", link.follow()) for link in links.values())
+
+    def accepts(self, name: str) -> bool:
+        """Return whether ``name`` is the input's name and a number."""
+        number = name.removeprefix(self.name)
+        return name.startswith(self.name) and number.isdecimal() and number == str(int(number))
+
+    def links(self, unit: Unit) -> dict[str, DataLink]:
+        """Return the links in the order of their numbers.
+
+        Raises:
+            LinkError: a number is left out.
+        """
+        given = {name: link for name, link in unit.data_links.items() if self.accepts(name)}
+        links: dict[str, DataLink] = {}
+        for number in range(len(given)):
+            name = f"{self.name}{number}"
+            if name not in given:
+                raise LinkError(
+                    f"unit {unit.path!r}: input {name!r} is not linked, and there are "
+                    f"{len(given)}: {', '.join(sorted(given))}; number them from 0 on"
+                )
+            links[name] = given[name]
+        return links
+
 
 def check_inputs(unit: Unit) -> None:
     """Compare the linked values of all inputs with what the unit declared; fill ``unit.dims``.
@@ -116,30 +178,41 @@ def check_inputs(unit: Unit) -> None:
     """
     origin: dict[str, str] = dict.fromkeys(unit.dims, f"{unit.path!r} itself")
     for declared in unit.inputs().values():
-        link = unit.data_links.get(declared.name)
-        if link is None and declared.optional:
-            continue
-        value = declared.__get__(unit, type(unit))
-        if not declared.shape and not declared.dtype:
-            continue
-        where = f"{link.source.path!r}.{link.attribute}" if link else declared.name
-        shaped = cast("_Shaped", value)
-        if not hasattr(shaped, "shape"):
-            raise ShapeError(
-                f"unit {unit.path!r}: input {declared.name!r} wants an array of shape "
-                f"({declared.shape}), but {where} is {type(value).__name__} {value!r}"
-            )
-        if declared.dtype and str(shaped.dtype) != declared.dtype:
-            raise ShapeError(
-                f"unit {unit.path!r}: input {declared.name!r} wants dtype {declared.dtype}, "
-                f"but {where} is {shaped.dtype}"
-            )
-        wrong = match_shape(declared.shape, tuple(shaped.shape), unit.dims, origin, where)
-        if wrong:
-            raise ShapeError(
-                f"unit {unit.path!r}: input {declared.name!r} wants shape ({declared.shape}), "
-                f"but {where} has shape {tuple(shaped.shape)}: {wrong}"
-            )
+        links = declared.links(unit)
+        if not links and not declared.optional:
+            declared.__get__(unit, type(unit))  # raises the LinkError with the cure
+        for name, link in links.items():
+            value = link.follow()
+            if declared.shape or declared.dtype:
+                where = f"{link.source.path!r}.{link.attribute}"
+                _check_value(unit, declared, name, value, origin, where)
+
+
+def _check_value(
+    unit: Unit,
+    declared: Input[object],
+    name: str,
+    value: object,
+    origin: dict[str, str],
+    where: str,
+) -> None:
+    shaped = cast("_Shaped", value)
+    if not hasattr(shaped, "shape"):
+        raise ShapeError(
+            f"unit {unit.path!r}: input {name!r} wants an array of shape "
+            f"({declared.shape}), but {where} is {type(value).__name__} {value!r}"
+        )
+    if declared.dtype and str(shaped.dtype) != declared.dtype:
+        raise ShapeError(
+            f"unit {unit.path!r}: input {name!r} wants dtype {declared.dtype}, "
+            f"but {where} is {shaped.dtype}"
+        )
+    wrong = match_shape(declared.shape, tuple(shaped.shape), unit.dims, origin, where)
+    if wrong:
+        raise ShapeError(
+            f"unit {unit.path!r}: input {name!r} wants shape ({declared.shape}), "
+            f"but {where} has shape {tuple(shaped.shape)}: {wrong}"
+        )
 
 
 def _is_many(word: str) -> bool:

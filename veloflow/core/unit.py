@@ -205,6 +205,11 @@ class Unit(ABC):
         """Return the declared inputs by name."""
         return _inputs_of(cls)
 
+    @classmethod
+    def accepts_input(cls, name: str) -> bool:
+        """Return whether :meth:`link_data` may link ``name``."""
+        return any(declared.accepts(name) for declared in cls.inputs().values())
+
     def has_input(self, name: str) -> bool:
         """Return whether the input is linked."""
         return name in self.data_links
@@ -216,7 +221,7 @@ class Unit(ABC):
             LinkError: the unit declares no such input.
         """
         for mine, theirs in [*((name, name) for name in same), *renamed.items()]:
-            if mine not in self.inputs():
+            if not self.accepts_input(mine):
                 known = ", ".join(self.inputs()) or "none"
                 raise LinkError(
                     f"unit {self.path!r} ({type(self).__name__}) has no input {mine!r}"

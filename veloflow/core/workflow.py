@@ -184,7 +184,7 @@ class Workflow(Unit):
         self._replace_links(old, new)
         new.gate_block, new.gate_skip = old.gate_block, old.gate_skip
         for name, link in old.data_links.items():
-            if name in new.inputs():
+            if new.accepts_input(name):
                 new.data_links.setdefault(name, link)
         old.data_links.clear()
         for reader, name, link in self._readers(old):  # with new, if old read its own data
@@ -297,16 +297,16 @@ class Workflow(Unit):
                 unit.check()
 
     def _check_links(self, unit: Unit) -> None:
-        for name, declared in unit.inputs().items():
-            link = unit.data_links.get(name)
-            if link is None:
-                if not declared.optional:
-                    declared.__get__(unit, type(unit))  # raises the LinkError with the cure
-            elif _outermost(link.source) is not self.root:
-                raise LinkError(
-                    f"unit {unit.path!r}: input {name!r} is linked to {link.source.path!r}, "
-                    "which is not part of this workflow; link it to a unit that is"
-                )
+        for declared in unit.inputs().values():
+            links = declared.links(unit)
+            if not links and not declared.optional:
+                declared.__get__(unit, type(unit))  # raises the LinkError with the cure
+            for name, link in links.items():
+                if _outermost(link.source) is not self.root:
+                    raise LinkError(
+                        f"unit {unit.path!r}: input {name!r} is linked to {link.source.path!r}, "
+                        "which is not part of this workflow; link it to a unit that is"
+                    )
 
     def set_up(self) -> None:
         """Check, initialize and prepare a root workflow: after it :meth:`run` may be called."""
