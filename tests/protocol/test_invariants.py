@@ -41,7 +41,7 @@ def _bar_what_is_done(master):
 
 
 def _watch_nobody(master):
-    master._watch.clear()
+    master._watch._plan.clear()
 
 
 def _lose_a_place(master):
@@ -126,5 +126,5 @@ def test_the_story_is_not_endless():
     for n in range(3000):
         stage.master.handle(Heard(b"%d" % n, hello(), is_local=True), 0.0)
         stage.master.handle(Heard(b"%d" % n, hello(), is_local=True), 0.0)
-    assert len(stage.master._story) == 4096
+    assert len(stage.master._chronicle._told) == 4096
     stage(StopAsked(""))

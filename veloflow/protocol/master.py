@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from veloflow.protocol.audit import Audit, Opinion
+from veloflow.protocol.chronicle import Chronicle, Told
 from veloflow.protocol.dealer import Dealer
 from veloflow.protocol.deaths import Deaths
 from veloflow.protocol.door import Door
 from veloflow.protocol.events import (
-    STAND_IN,
     Action,
     Apply,
     Away,
@@ -27,17 +26,15 @@ from veloflow.protocol.events import (
     Lost,
     PauseAsked,
     PutOut,
-    Recruit,
     Rejected,
     ResumeAsked,
     Say,
     Send,
-    StandDown,
-    StandIn,
     StopAsked,
     Tick,
     WorkAdded,
 )  # fmt: skip
+from veloflow.protocol.hunger import Hunger
 from veloflow.protocol.ledger import Lease, Ledger, Verdict
 from veloflow.protocol.messages import (
     Beat,
@@ -57,21 +54,12 @@ from veloflow.protocol.messages import (
 )  # fmt: skip
 from veloflow.protocol.pace import Pace
 from veloflow.protocol.slaves import Crowd, Slave, State
+from veloflow.protocol.watch import Finding, Watch
 
-__all__ = ["Master", "MasterSettings", "Told"]
-
-#: when, which slave, what happened, and the lease that it is about
-Told = tuple[float, str, str, LeaseId | None]
+__all__ = ["Master", "MasterSettings"]
 
 #: no lease is called late so soon after the master was away, in beats
 _READING = 0.5
-#: silent for so many beats: what it holds goes to others; for so many more: it is put out
-_SILENT, _GONE = 6, 40
-#: a slave that beats but whose work has not advanced for so many seconds is put out
-_STUCK = 60.0
-_STORY = 4096
-#: so many seconds without slaves, then the master computes itself
-_HUNGER = 2.0
 
 
 @dataclass(frozen=True)
@@ -126,31 +114,32 @@ class Master:
         }
         self._audit = Audit(settings.audit, settings.seed)
         self._dealer = Dealer(self.ledger, self.crowd, self._pace, self._audit)
-        self._watch: list[tuple[float, str]] = []  # when to look whether slaves are silent
-        self._failures: dict[int, dict[str, Failure]] = {}
+        self._watch = Watch(self.crowd, self._pace, settings.beat_every, settings.patience)
+        self._hunger = Hunger(
+            self.ledger,
+            self.crowd,
+            self._audit,
+            self._dealer,
+            works=settings.works,
+            patience=settings.patience,
+        )
+        self._failed: set[int] = set()  # pieces that failed on a slave
         self._deaths = Deaths()
         self._door = Door(settings.checksum, settings.patience, settings.beat_every)
         self._joined = 0
         self._next_number = 0
         self._last = self._looked = -math.inf
-        self._absent_until = -math.inf
         self._is_paused = False
         self._stopped = ""
-        self._starving_since: float | None = None
-        self._lacks_judge = False
-        self._story: deque[Told] = deque(maxlen=_STORY)
-        self._untold = 0  # how many of these news() has not returned
+        self._chronicle = Chronicle()
 
     # -- questions ----------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float | None:
         """When to call with Tick at the latest; None for never."""
-        times = [
-            self._dealer.deadline,
-            self._watch[0][0] if self._watch else None,
-            self._stands_in_at,
-        ]
+        hunger = None if self._stopped else self._hunger.deadline
+        times = (self._dealer.deadline, self._watch.deadline, hunger)
         return min((one for one in times if one is not None), default=None)
 
     @property
@@ -161,9 +150,7 @@ class Master:
     def is_last_word(self, client: bytes, lease: LeaseId) -> bool:
         """Whether one more failure of this lease's piece, by this client, would end the run."""
         slave = self.crowd.by_client.get(client)
-        if slave is None or lease.number not in self.ledger:
-            return False
-        return self._is_hopeless(lease.number, slave, {slave.id})
+        return slave is not None and lease.number in self._failed
 
     def is_audited(self, number: int) -> bool:
         """Whether answers to this piece are compared, and need a digest."""
@@ -171,16 +158,11 @@ class Master:
 
     def story(self, of: str | int) -> list[str]:
         """Return what happened to a slave (by id) or to a piece (by number), the oldest first."""
-        return [
-            f"{when:.3f} {slave}: {what}" + (f" {lease.number}.{lease.attempt}" if lease else "")
-            for when, slave, what, lease in self._story
-            if of == slave or (lease is not None and of == lease.number)
-        ]
+        return self._chronicle.about(of)
 
     def news(self) -> list[Told]:
         """Return what has happened to slaves and pieces since this was called last."""
-        count, self._untold = min(self._untold, len(self._story)), 0
-        return [self._story[place] for place in range(-count, 0)]
+        return self._chronicle.news()
 
     # -- events -------------------------------------------------------------------------------
 
@@ -196,7 +178,8 @@ class Master:
         if type(event) is Tick or now - self._looked >= self.settings.beat_every:
             self._pass_time(now)
         self._give_work(now)
-        self._watch_hunger(now)
+        if not self._stopped:
+            self._actions += self._hunger.watch(now)
         return self._actions
 
     def _on_heard(self, event: Heard, now: float) -> None:
@@ -238,8 +221,8 @@ class Master:
         slave = Slave(f"s{self._joined}", client, hello, is_local, capacity, now, now)
         self.crowd.add(slave)
         self._door.let_in(client)
-        self._look_later(slave, now + _SILENT * self.settings.beat_every)
-        self._tell(now, "joined", slave.id)
+        self._watch.heard(slave, now)
+        self._chronicle.tell(now, "joined", slave.id)
         self._welcome(slave)
         self._say("info", f"slave {slave.id} joined: {hello.name} on {hello.host}, {hello.device}")
 
@@ -271,9 +254,9 @@ class Master:
         if slave.state is State.SUSPECT:
             slave.move("heard")
             self.crowd.place(slave)
-            self._tell(now, "is heard of again", slave.id)
+            self._chronicle.tell(now, "is heard of again", slave.id)
             self._say("info", f"slave {slave.id} is heard of again")
-            self._look_later(slave, now + _SILENT * self.settings.beat_every)
+            self._watch.heard(slave, now)
 
     # -- answers ------------------------------------------------------------------------------
 
@@ -293,9 +276,9 @@ class Master:
             return
         verdict, void = self.ledger.complete(update.lease, slave.id)
         if verdict is not Verdict.ACCEPTED:
-            self._tell(now, "came late with", slave.id, update.lease)
+            self._chronicle.tell(now, "came late with", slave.id, update.lease)
             return
-        self._tell(now, "did", slave.id, update.lease)
+        self._chronicle.tell(now, "did", slave.id, update.lease)
         self._actions.append(Apply(slave.client, slave.id, self.ledger[number].piece, update))
         self._cancel(void)
         wrong = self._audit.outvoted(number, digest) if number in self._audit else []
@@ -318,7 +301,7 @@ class Master:
             is_confirmed = self._audit.is_confirmed(number)
             self.counters["audited" if is_confirmed else "not audited"] += 1
             return True
-        self._tell(self._last, f"is compared ({opinion.value}) on", slave.id, lease)
+        self._chronicle.tell(self._last, f"is compared ({opinion.value}) on", slave.id, lease)
         self.ledger.take_back(lease)
         self._dealer.returned(number)
         if opinion is Opinion.JUDGE:
@@ -347,7 +330,7 @@ class Master:
         self.ledger.forget(number)
         self._dealer.settle(number)
         self._deaths.settle(number)
-        self._failures.pop(number, None)
+        self._failed.discard(number)
 
     def _cancel(self, leases: list[Lease]) -> None:
         for lease in leases:
@@ -371,7 +354,7 @@ class Master:
         if slave.state is State.WELL:
             slave.move("gives back")
             self.crowd.place(slave)
-            self._look_later(slave, now + self.settings.beat_every)
+            self._watch.gave_back(slave, now)
 
     def _on_unasked(self, slave: Slave, lease: LeaseId) -> None:
         """An answer that is not owed: it came twice, or it is to a job that the slave never had."""
@@ -402,18 +385,10 @@ class Master:
         self._dealer.returned(number)
         self._dealer.bar(number, slave.id)
         self.counters["failed"] += 1
-        by = self._failures.setdefault(number, {})
-        is_hopeless = self._is_hopeless(number, slave, {slave.id, *by})
-        by[slave.id] = failure
         self._say("warning", f"piece {number} failed on slave {slave.id}: {failure.reason}")
-        if is_hopeless:
+        if number in self._failed:
             self._actions.append(GiveUp(self.ledger[number].piece, failure))
-
-    def _is_hopeless(self, number: int, slave: Slave, tried: set[str]) -> bool:
-        before = self._failures.get(number, {})
-        if slave.id in before:
-            return True
-        return len(tried | set(before)) >= 2
+        self._failed.add(number)
 
     # -- losses -------------------------------------------------------------------------------
 
@@ -457,54 +432,35 @@ class Master:
         self._take_all_back(slave)
         slave.owed.clear()
         self.crowd.remove(slave)
-        self._tell(self._last, f"{slave.state.value}: {reason};", slave.id)
+        self._chronicle.tell(self._last, f"{slave.state.value}: {reason};", slave.id)
         level = "info" if slave.state is State.LEFT else "warning"
         self._say(level, f"slave {slave.id} ({slave.hello.name}) is {slave.state.value}: {reason}")
 
     def _take_all_back(self, slave: Slave) -> None:
         for lease in self.ledger.lose(slave.id):
             self._dealer.returned(lease.id.number)
-            self._tell(self._last, "lost", slave.id, lease.id)
+            self._chronicle.tell(self._last, "lost", slave.id, lease.id)
 
     # -- time ---------------------------------------------------------------------------------
 
     def _pass_time(self, now: float) -> None:
         self._looked = now
         self._dealer.pass_time(now)
-        while self._watch and now >= self._watch[0][0]:
-            when, id_ = heapq.heappop(self._watch)
-            slave = self.crowd.by_id[id_]
-            if not slave.is_gone and slave.look_at == when:
-                self._look_at(slave, now)
-
-    def _look_later(self, slave: Slave, when: float) -> None:
-        slave.look_at = when
-        heapq.heappush(self._watch, (when, slave.id))
-
-    def _look_at(self, slave: Slave, now: float) -> None:
-        """See whether a slave is silent, stuck, or about to leave."""
-        beat = self.settings.beat_every
-        if slave.state is State.SUSPECT:
-            due = max(slave.suspected + _GONE * beat, self._absent_until)
-            if now >= due:
-                reason = f"silent for {now - slave.heard:.1f} s"
-                self._count_death(slave, reason)
-                self._put_out(slave, "silent for long", reason)
-                return
-        else:
-            due = max(slave.heard + _SILENT * beat, self._absent_until)
-            if now >= due:
+        for slave, finding in self._watch.pass_time(now):
+            if finding is Finding.SILENT:
                 self._suspect(slave, now)
-                due = now + _GONE * beat
-            elif self._is_stuck(slave, now):
-                reason = "it beats, but its work does not advance"
-                self._count_death(slave, reason)
-                self._put_out(slave, "stuck", reason)
-                return
-            elif slave.state is State.DRAINING:
+            elif finding is Finding.STILL_HERE:
                 slave.move("still here")
                 self.crowd.place(slave)
-        self._look_later(slave, due)
+            else:
+                self._put_out_idle(slave, finding, now)
+
+    def _put_out_idle(self, slave: Slave, finding: Finding, now: float) -> None:
+        event, reason = "stuck", "it beats, but its work does not advance"
+        if finding is Finding.GONE:
+            event, reason = "silent for long", f"silent for {now - slave.heard:.1f} s"
+        self._count_death(slave, reason)
+        self._put_out(slave, event, reason)
 
     def _suspect(self, slave: Slave, now: float) -> None:
         slave.move("silent")
@@ -512,20 +468,13 @@ class Master:
         self._take_all_back(slave)
         self.crowd.place(slave)
         self.counters["suspected"] += 1
-        self._tell(now, "is silent", slave.id)
+        self._chronicle.tell(now, "is silent", slave.id)
         self._say("warning", f"slave {slave.id} is silent: its work goes to others")
-
-    def _is_stuck(self, slave: Slave, now: float) -> bool:
-        if not slave.owed:
-            return False
-        limit = 20 * self._pace.limit(next(iter(slave.owed.values())))
-        since = max(slave.started, slave.progressed, self._absent_until)
-        return now - since >= max(_STUCK * self.settings.patience, limit)
 
     def _on_away(self, event: Away, now: float) -> None:
         """Silence proves nothing while nobody listened."""
         self._looked = now
-        self._absent_until = now + _SILENT * self.settings.beat_every
+        self._watch.was_away(now)
         self._dealer.keep_quiet(now + _READING * self.settings.beat_every)
 
     # -- work ---------------------------------------------------------------------------------
@@ -541,7 +490,7 @@ class Master:
             return
         while (dealt := self._dealer.deal(now)) is not None:
             slave, lease = dealt
-            self._tell(now, "got", slave.id, lease)
+            self._chronicle.tell(now, "got", slave.id, lease)
             self._actions.append(Grant(slave.client, lease, self.ledger[lease.number].piece))
         self.counters["speculated"] = self._dealer.again
 
@@ -559,50 +508,8 @@ class Master:
         self._stopped = event.reason or "stopped"
         self._actions.extend(Send(slave.client, Stop(event.reason)) for slave in self.crowd)
 
-    @property
-    def _stands_in_at(self) -> float | None:
-        """When the master begins to compute itself if no slave joins; None for never."""
-        is_off = not self.settings.works or STAND_IN in self.crowd.by_client or self._stopped
-        if is_off or self._starving_since is None:
-            return None
-        return self._starving_since + _HUNGER * self.settings.patience
-
-    def _watch_hunger(self, now: float) -> None:
-        """Say it once when there is work and nobody to do it, or do it oneself."""
-        has_slaves = len(self.crowd) > (STAND_IN in self.crowd.by_client)
-        if not has_slaves and len(self.ledger) and not self._stopped:
-            if self._starving_since is None:
-                self._starving_since = now
-                what = "no slaves left" if self._joined else "no slaves yet"
-                then = "the master computes itself" if self.settings.works else "the run waits"
-                self._say("warning", f"{what}; {then} until one joins")
-            if self._stands_in_at is not None and now >= self._stands_in_at:
-                self._actions.append(StandIn())
-        elif self._starving_since is not None and has_slaves:
-            self._starving_since = None
-            self._say("info", "there is a slave; the run goes on")
-            if STAND_IN in self.crowd.by_client:
-                self._actions.append(StandDown())
-        if self._audit.disputed or self._lacks_judge:
-            self._watch_disputes()
-
-    def _watch_disputes(self) -> None:
-        """Ask for one more slave, once, if there is none to judge where two differ."""
-        waiting = (number for number in self._audit.disputed if self.ledger[number].is_waiting)
-        number = next((one for one in waiting if not self._dealer.has_other(one)), None)
-        if number is not None and not self._lacks_judge and not self._stopped:
-            device, hardware = self._audit.kind_of(number) or ("", "")
-            kind = f"{device} on {hardware}"
-            self._say("warning", f"nobody can judge: piece {number} waits for one more ({kind})")
-            self._actions.append(Recruit())
-        self._lacks_judge = number is not None
-
     def _say(self, level: str, text: str) -> None:
         self._actions.append(Say(level, text))
-
-    def _tell(self, now: float, what: str, slave: str, lease: LeaseId | None = None) -> None:
-        self._story.append((now, slave, what, lease))
-        self._untold += 1
 
     # -- invariants ---------------------------------------------------------------------------
 
@@ -621,8 +528,6 @@ class Master:
         here = {slave.id for slave in self.crowd}
         for entry in self.ledger.open:
             assert all(one.slave in here for one in entry.leases), f"held by nobody: {entry}"
-        watched = set(self._watch)
-        for slave in self.crowd:
-            assert (slave.look_at, slave.id) in watched, f"nobody watches {slave}"
+        self._watch.validate()
         if not self._is_paused and not self._stopped:
             self._dealer.validate_dealt()

@@ -15,7 +15,8 @@ from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, ClusterError, OptionError
 from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from veloflow.runtime.cluster import Cluster, ClusterSettings
+from veloflow.runtime.cluster import Cluster
+from veloflow.runtime.cluster_settings import ClusterSettings
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable

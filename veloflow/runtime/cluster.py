@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import secrets
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,7 +16,6 @@ from veloflow.errors import (
     InputError,
     Interrupted,
     NumericsError,
-    StorageError,
     UnitError,
     WireError,
 )
@@ -47,7 +43,6 @@ from veloflow.protocol.events import (
     Tick,
     WorkAdded,
 )
-from veloflow.protocol.faults import FaultPlan
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import (
     PROTOCOL,
@@ -64,15 +59,17 @@ from veloflow.protocol.messages import (
     Refusal,
     Update,
 )
-from veloflow.protocol.respawn import Respawn
 from veloflow.runtime.crew import Crew, Done
 from veloflow.runtime.history import Spoiled
-from veloflow.runtime.inspection import Form, are_finite, digest_of
+from veloflow.runtime.inspection import TRAIN, Form, are_finite, digest_of
+from veloflow.runtime.links import Links
+from veloflow.runtime.local_slaves import LocalSlaves
 from veloflow.runtime.memory_transport import MemoryListener
-from veloflow.runtime.mischief import VARIABLE
-from veloflow.runtime.payloads import header_of, pack, unpack, view
-from veloflow.runtime.processes import Janitor, SlaveProcess, stop_all
-from veloflow.runtime.shared_memory import Board, Outbox, make_folder, remove_folder
+from veloflow.runtime.payloads import header_of, pack, unpack
+from veloflow.runtime.processes import Janitor
+from veloflow.runtime.published import Published
+from veloflow.runtime.shared_memory import make_folder, remove_folder
+from veloflow.runtime.stand_in import StandInCrew
 from veloflow.runtime.story import StoryFile
 from veloflow.runtime.transport import ZmqListener
 from veloflow.runtime.unix_transport import UnixListener
@@ -81,63 +78,14 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from veloflow.core import Payload
-    from veloflow.runtime.keys import ServerKeys
+    from veloflow.runtime.cluster_settings import ClusterSettings
     from veloflow.runtime.transport import Frame, Listener, Others
     from veloflow.runtime.worker import Jobs
 
-__all__ = ["Cluster", "ClusterSettings"]
+__all__ = ["Cluster"]
 
-_TRAIN = 2
 #: the longest that the master looks at nothing but its sockets, in seconds
 _GLANCE = 0.25
-#: seconds, times patience, in which a local slave has to join
-_START = 60.0
-
-
-@dataclass(frozen=True)
-class ClusterSettings:
-    """What the user says of slaves.
-
-    Attributes:
-        slaves: how many local ones to start.
-        listen: addresses for others, such as ``tcp://127.0.0.1:5555``.
-        device: of the local slaves, as ``--device`` has it.
-        patience: scales every wait.
-        keys: for addresses outside this machine.
-        audit: the share of the pieces that two slaves compute, to be compared.
-        works: the master computes itself while there are no slaves.
-        faults: what is to go wrong with local slaves.
-        undo: where a slave is found to have spoiled updates, raise Spoiled.
-        story: where to write what happens to slaves and pieces.
-        exactly: jobs name the version of the parameters; otherwise slaves take the latest.
-        environment: more of it for local slaves.
-    """
-
-    slaves: int = 0
-    listen: tuple[str, ...] = ()
-    device: str = "auto"
-    patience: float = 1.0
-    keys: ServerKeys | None = None
-    audit: float = 0.0
-    works: bool = False
-    faults: FaultPlan = field(default_factory=FaultPlan)
-    undo: bool = False
-    story: Path | None = None
-    exactly: bool = True
-    environment: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass
-class _Link:
-    """What the shell knows of a client: how its arrays travel.
-
-    A slave that says another hello gets another link; slots go back to the link they are of.
-    """
-
-    hello: Hello
-    outbox: Outbox | None
-    slots: list[int]
-    version: int = 0  # of the parameters that were sent to it
 
 
 @dataclass
@@ -180,15 +128,10 @@ class Cluster(Crew):
         self._token = secrets.token_hex(16)
         (self._folder / "token").write_text(self._token)
         self._janitor = Janitor(self._folder)
-        self._processes: dict[int, SlaveProcess] = {}  # by sentinel
-        self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
-        self._due: list[tuple[float, int]] = []  # when which local slave is to be started
-        self._lives: Counter[int] = Counter()
         self._firsts: dict[bytes, Piece] = {}  # by client: the first piece that it did
         self._known: set[bytes] = set()  # clients that have said hello
         self._exposed: set[bytes] = set()
-        self._spares = 0  # slaves started to judge; they take the places of those found wrong
-        self._is_closing = False
+        self._is_open = self._is_closing = False
         self._story: StoryFile | None = None
         try:
             self._story = StoryFile(settings.story, say) if settings.story is not None else None
@@ -199,19 +142,9 @@ class Cluster(Crew):
                 self._story.close()
             raise
         self.addresses = self._listener.addresses
-        for number in range(settings.slaves):
-            self._start_slave(number)
-        self._links: dict[bytes, _Link] = {}
-        #: number of a piece -> client and lease -> where its arrays will be
-        self._granted: dict[int, dict[tuple[bytes, LeaseId], tuple[_Link, int]]] = {}
+        self._locals = LocalSlaves(settings, self.addresses[0], self._janitor.group, self._listener)
         self._work: dict[int, _Work] = {}
         self._ready: deque[Done] = deque()
-        self._spent: tuple[_Link, int] | None = None  # the slot of the last piece handed out
-        self._version = 0
-        self._values: NDArray[np.floating] | None = None
-        self._board: Board | None = None
-        self._stand_in: Crew | None = None
-        self._own_jobs: deque[LeaseId] = deque()
         self._devices: dict[str, None] = {}
         self._away_since = time.monotonic()
 
@@ -241,11 +174,8 @@ class Cluster(Crew):
             StorageError: the machine has not enough shared memory.
         """
         self._form = Form(templates, size, dtype)
-        self._make_stand_in = stand_in
-        self._size, self._dtype = size, np.dtype(dtype)
-        run = secrets.token_hex(8)
         machine = MasterSettings(
-            run,
+            secrets.token_hex(8),
             checksum,
             self._settings.patience,
             audit=self._settings.audit,
@@ -253,7 +183,10 @@ class Cluster(Crew):
             works=self._settings.works,
         )
         self._machine = Master(machine)
-        self._board = Board(self._folder / "board", size, dtype, create=True)
+        self._parameters = Published(self._folder / "board", size, dtype)
+        self._links = Links(self._folder, size, np.dtype(dtype), machine.prefetch)
+        self._stand_in = StandInCrew(stand_in, checksum)
+        self._is_open = True
         plain = cast("dict[str, object]", dict(options))
         self._plan = Plan(
             workflow, plain, dict(settings), checksum, str(self._folder), self._token, size, source
@@ -273,10 +206,7 @@ class Cluster(Crew):
 
     def publish(self, values: NDArray[np.floating], version: int) -> None:
         """Show the parameters to local slaves, and keep them for others."""
-        assert self._board is not None
-        self._board.write(version, values)
-        self._version = version
-        self._values = None
+        self._parameters.show(values, version)
 
     def submit(self, piece: Piece, jobs: Jobs) -> None:
         """Put a piece into the ledger."""
@@ -285,10 +215,7 @@ class Cluster(Crew):
 
     def next(self) -> Done:
         """Wait for the next piece that is done, and listen to everything meanwhile."""
-        if self._spent is not None:
-            link, slot = self._spent
-            self._spent = None
-            link.slots.append(slot)
+        self._links.release()
         if time.monotonic() - self._away_since > self._machine.settings.beat_every:
             self._handle(Away())
         while not self._ready:
@@ -328,15 +255,13 @@ class Cluster(Crew):
             return
         self._is_closing = True
         try:
-            if self._board is not None:
+            if self._is_open:
                 self._perform(self._machine.handle(StopAsked("the run is over"), time.monotonic()))
             self._listener.close()
-            has_begun = self._board is not None
-            stop_all(list(self._processes.values()), grace=2.0 if has_begun else 0.0)
+            self._locals.stop(grace=2.0 if self._is_open else 0.0)
         finally:
-            for link in self._links.values():
-                if link.outbox is not None:
-                    link.outbox = None
+            if self._is_open:
+                self._links.close()
             remove_folder(self._folder)
             self._janitor.close()
             if self._story is not None:
@@ -350,14 +275,16 @@ class Cluster(Crew):
         if message is not None:
             self._hear(*message)
             return
-        if self._own_jobs:
-            self._compute(self._own_jobs.popleft())
+        own = self._stand_in.begin()
+        if own is not None:
+            self._compute(own)
             if self._ready:
                 return
         now = time.monotonic()
-        times = [now + _GLANCE, *(when for when, _ in self._due)]
-        if self._machine.deadline is not None:
-            times.append(self._machine.deadline)
+        times = [
+            now + _GLANCE,
+            *(one for one in (self._locals.next_start, self._machine.deadline) if one is not None),
+        ]
         patience = max(0.0, min(times) - now)
         ended = self._listener.wait(patience)
         was_stopped = time.monotonic() - now > patience + self._machine.settings.beat_every
@@ -366,10 +293,8 @@ class Cluster(Crew):
             self._handle(Away())
         for sentinel in ended:
             self._bury(sentinel)
-        for entry in [one for one in self._due if now >= one[0]]:
-            self._due.remove(entry)
-            self._start_slave(entry[1])
-        self._end_sleepers(now)
+        self._locals.start_due(now)
+        self._locals.end_sleepers(now, self._links)
         if self._machine.deadline is not None and now >= self._machine.deadline:
             waiting = self._listener.receive()
             while waiting is not None and not self._ready:
@@ -388,24 +313,21 @@ class Cluster(Crew):
             self._answer(client, message)
             return
         if isinstance(message, Hello):
-            reason = self._connect(client, message)
+            reason = self._links.connect(client, message)
             if reason:
                 self._send(client, Refusal(reason))
                 return
+            self._known.add(client)
+            self._devices[message.device] = None
         done: Done | None = None
-        digest = b""
         if isinstance(message, Update):
             found = self._look_into(client, message, arrays)
             if isinstance(found, Rejected):
                 self._handle(found)
                 return
             done = found
-            if done is not None and self._machine.is_audited(message.lease.number):
-                digest = digest_of(done.updates, done.gradients)
-        is_local = isinstance(message, Hello) and any(
-            one.identity == client for one in self._processes.values()
-        )
-        event = Heard(client, message, is_local, digest)
+        is_local = isinstance(message, Hello) and self._locals.owns(client)
+        event = Heard(client, message, is_local, self._digest(done))
         actions = self._machine.handle(event, time.monotonic())
         self._perform(actions, done)
 
@@ -415,67 +337,24 @@ class Cluster(Crew):
         else:
             self._listener.send(client, [encode(self._plan)])
 
-    def _connect(self, client: bytes, hello: Hello) -> str:
-        """Open the slave's outbox; return why it cannot be taken in, if so."""
-        former = self._links.get(client)
-        if former is not None and former.hello == hello:
-            return ""  # it only asked again
-        outbox = None
-        slots = min(hello.capacity, self._machine.settings.prefetch) + 2
-        if hello.memory:
-            if Path(hello.memory).name != hello.memory:
-                return "its outbox is not in the run's folder"
-            try:
-                outbox = Outbox(self._folder / hello.memory, self._size, self._dtype, slots)
-            except (StorageError, OSError, ValueError) as error:
-                return f"its outbox cannot be read: {error}"
-        self._known.add(client)
-        self._links[client] = _Link(hello, outbox, list(range(slots)))
-        self._devices[hello.device] = None
-        return ""
-
     # -- the master as its own slave ----------------------------------------------------------
-
-    def _stand(self) -> None:
-        if self._stand_in is None:
-            self._stand_in = self._make_stand_in()
-        checksum, device = self._plan.checksum, self._stand_in.device
-        hello = Hello(
-            protocol=PROTOCOL,
-            checksum=checksum,
-            name="master",
-            device=device,
-            hardware=platform.machine(),
-            host=platform.node(),
-            pid=os.getpid(),
-            capacity=1,
-        )
-        self._devices[device] = None
-        self._handle(Heard(STAND_IN, hello))
 
     def _compute(self, lease: LeaseId) -> None:
         """Do a job in this process."""
-        crew, work = self._stand_in, self._work[lease.number]
-        assert crew is not None
-        began = time.monotonic()
-        if self._version:
-            crew.publish(self._board_values(), self._version)
-        crew.submit(work.piece, unpack(work.data, work.headers, [one.data for one in work.arrays]))
-        try:
-            done = crew.next()
-        except UnitError as error:
+        work = self._work[lease.number]
+        jobs = unpack(work.data, work.headers, [one.data for one in work.arrays])
+        own = self._stand_in.compute(lease, work.piece, jobs, self._parameters)
+        if own.seconds > self._machine.settings.beat_every:
             self._handle(Away())
-            self._handle(Heard(STAND_IN, Failure(lease, error.unit[:200], str(error)[:4000])))
+        done = own.found
+        if isinstance(done, Failure):
+            self._handle(Heard(STAND_IN, done))
             return
-        seconds = time.monotonic() - began
-        if seconds > self._machine.settings.beat_every:
-            self._handle(Away())
         if not self._is_sound(STAND_IN, lease, done.updates, done.gradients):
             self._handle(_not_finite(STAND_IN, lease))
             return
-        is_audited = self._machine.is_audited(lease.number)
-        digest = digest_of(done.updates, done.gradients) if is_audited else b""
-        event = Heard(STAND_IN, Update(lease, {}, (), seconds, done.version), digest=digest)
+        update = Update(lease, {}, (), own.seconds, done.version)
+        event = Heard(STAND_IN, update, digest=self._digest(done))
         self._perform(self._machine.handle(event, time.monotonic()), done)
 
     # -- updates ------------------------------------------------------------------------------
@@ -484,36 +363,26 @@ class Cluster(Crew):
         self, client: bytes, update: Update, frames: Sequence[Frame]
     ) -> Done | Rejected | None:
         """Look whether an update has the form that it must have, and finite numbers."""
-        place = self._granted.get(update.lease.number, {}).get((client, update.lease))
         work = self._work.get(update.lease.number)
-        if place is None or work is None:
+        if work is None or not self._links.has_granted(client, update.lease):
             return None  # late, or a lie: the machine knows
-        link, slot = place
-        payloads = unpack(update.data, update.frames, frames)
+        piece = work.piece
+        updates = cast("dict[str, Payload]", unpack(update.data, update.frames, frames))
         gradients: NDArray[Any] | None = None
-        if work.piece.kind == _TRAIN:
-            if link.outbox is not None:
-                gradients = link.outbox[slot]
-            else:
-                gradients = next(
-                    (
-                        view(header, frame)
-                        for header, frame in zip(update.frames, frames, strict=True)
-                        if header.name == "gradients"
-                    ),
-                    None,
-                )
-            fault = self._form.fault_of_gradients(gradients)
-            if fault:
-                return Rejected(client, update.lease, fault, True)
-        if work.piece.kind >= 0:
-            fault = self._form.fault_of_payloads(payloads)
-            if fault:
-                return Rejected(client, update.lease, fault, True)
-        updates = cast("dict[str, Payload]", payloads)
+        if piece.kind == TRAIN:
+            gradients = self._links.gradients(client, update, frames)
+        fault = self._form.fault_of(piece.kind, updates, gradients)
+        if fault:
+            return Rejected(client, update.lease, fault, True)
         if not self._is_sound(client, update.lease, updates, gradients):
             return _not_finite(client, update.lease)
-        return Done(work.piece, updates, gradients, update.parameters)
+        return Done(piece, updates, gradients, update.parameters)
+
+    def _digest(self, done: Done | None) -> bytes:
+        """Return what is compared of an answer, if its piece is audited."""
+        if done is None or not self._machine.is_audited(done.piece.number):
+            return b""
+        return digest_of(done.updates, done.gradients)
 
     def _is_sound(
         self,
@@ -537,7 +406,7 @@ class Cluster(Crew):
         for action in actions:
             if isinstance(action, Grant):
                 if action.client == STAND_IN:
-                    self._own_jobs.append(action.lease)
+                    self._stand_in.grant(action.lease)
                 elif not self._grant(action):
                     gone.append(action.client)
             elif isinstance(action, Apply):
@@ -554,10 +423,10 @@ class Cluster(Crew):
             elif isinstance(action, StandIn):
                 self._stand()
             elif isinstance(action, StandDown):
-                self._own_jobs.clear()
+                self._stand_in.drop()
                 self._handle(Heard(STAND_IN, Bye("there are slaves")))
             elif isinstance(action, Recruit):
-                self._recruit()
+                self._locals.recruit()
             else:
                 self._give_up(action)
         for client in dict.fromkeys(gone):
@@ -567,50 +436,37 @@ class Cluster(Crew):
         if client != STAND_IN:
             self._listener.send(client, [encode(message)])
         elif isinstance(message, Cancel | Refusal):
-            self._own_jobs.clear()
+            self._stand_in.drop()
+
+    def _stand(self) -> None:
+        hello = self._stand_in.hello()
+        self._devices[hello.device] = None
+        self._handle(Heard(STAND_IN, hello))
 
     def _grant(self, grant: Grant) -> bool:
         work, link = self._work[grant.lease.number], self._links[grant.client]
-        slot = link.slots.pop(0) if link.outbox is not None else 0
-        place = link, slot
-        self._granted.setdefault(grant.lease.number, {})[grant.client, grant.lease] = place
-        version = self._version if self._settings.exactly or link.outbox is None else 0
+        slot = self._links.grant(grant.client, grant.lease)
+        present = self._parameters.version
+        version = present if self._settings.exactly or link.outbox is None else 0
         headers, arrays = work.headers, list(work.arrays)
-        if link.outbox is None and link.version != self._version and self._version:
-            values = self._board_values()
+        if link.outbox is None and link.version != present and present:
+            values = self._parameters.values
             headers = (*headers, header_of("parameters", values))
             arrays.append(values)
-            link.version = self._version
+            link.version = present
         job = Job(grant.lease, grant.piece, work.data, headers, version, slot)
         return self._listener.send(grant.client, [encode(job), *(one.data for one in arrays)])
-
-    def _board_values(self) -> NDArray[Any]:
-        """Return a copy of the parameters: ZeroMQ reads it when it likes."""
-        if self._values is None:
-            assert self._board is not None
-            values = self._board.look(self._version)
-            assert values is not None
-            self._values = values.copy()
-        return self._values
 
     def _accept(self, apply: Apply, done: Done) -> None:
         del self._work[apply.piece.number]
         self._firsts.setdefault(apply.client, apply.piece)
-        for key, (link, slot) in self._granted.pop(apply.piece.number, {}).items():
-            if link.outbox is None:
-                continue
-            if key == (apply.client, apply.update.lease):
-                self._spent = (link, slot)  # it is read until the next piece is asked for
-            else:
-                link.slots.append(slot)
+        self._links.accept(apply.client, apply.update.lease)
         self._ready.append(done)
 
     def _put_out(self, action: PutOut) -> None:
-        self._links.pop(action.client, None)
+        self._links.drop(action.client)
         if action.kill:
-            for process in self._processes.values():
-                if process.identity == action.client:
-                    process.kill()
+            self._locals.kill(action.client)
 
     def _give_up(self, action: GiveUp) -> None:
         failure = action.failure
@@ -619,36 +475,6 @@ class Cluster(Crew):
         if not failure.unit:
             raise NumericsError(failure.reason)
         raise UnitError(failure.unit, failure.reason)
-
-    # -- local slaves -------------------------------------------------------------------------
-
-    def _start_slave(self, number: int) -> None:
-        settings = self._settings
-        cores = max(1, (os.cpu_count() or 1) // max(1, settings.slaves))
-        arguments = [
-            self.addresses[0],
-            *("--device", settings.device),
-            *("--name", f"slave{number + 1}"),
-            *("--patience", str(settings.patience)),
-        ]
-        environment = {**dict(settings.environment), **self._faults_of(number)}
-        process = SlaveProcess.start(
-            number,
-            arguments,
-            group=self._janitor.group,
-            cores=1 if settings.exactly else cores,
-            environment=environment,
-        )
-        self._processes[process.sentinel] = process
-        self._listener.watch(process.sentinel)
-
-    def _faults_of(self, number: int) -> dict[str, str]:
-        """Return what tells a local slave its faults; appointments are for its first life."""
-        life = self._lives[number]
-        self._lives[number] += 1
-        plan = self._settings.faults
-        text = str(replace(plan, appointments=()) if life else plan)
-        return {VARIABLE: f"{life} {text}"} if text else {}
 
     def _expose(self, action: Exposed) -> None:
         slave = self._machine.crowd.by_id[action.slave]
@@ -664,42 +490,19 @@ class Cluster(Crew):
             "audited are in the parameters: --undo-spoiled would go back to before them"
         )
 
-    def _recruit(self) -> None:
-        """Start one local slave more, if there are local ones."""
-        if self._settings.slaves:
-            self._spares += 1
-            self._respawns.append(Respawn(patience=self._settings.patience))
-            self._start_slave(len(self._respawns) - 1)
-
-    def _end_sleepers(self, now: float) -> None:
-        """Kill local slaves that do not come; they are then started again."""
-        limit = _START * self._settings.patience
-        for process in self._processes.values():
-            if now - process.started > limit and process.identity not in self._links:
-                process.kill()
-
     def _bury(self, sentinel: int) -> None:
-        process = self._processes.pop(sentinel, None)
-        if process is None:
+        ended = self._locals.bury(sentinel)
+        if ended is None:
             return
-        self._listener.unwatch(sentinel)
-        fate = process.fate()
-        process.close()
-        was_in = process.identity in self._known
-        self._links.pop(process.identity, None)
-        self._handle(Lost(process.identity, fate))
-        if not was_in:
-            self._say(f"slave{process.number + 1} ended before it joined: {fate}")
-        if process.identity in self._exposed and self._spares:
-            self._spares -= 1  # another has its place already
+        self._links.drop(ended.identity)
+        self._handle(Lost(ended.identity, ended.fate))
+        if ended.identity not in self._known:
+            self._say(f"{ended.name} ended before it joined: {ended.fate}")
+        if self._locals.replace(ended, is_exposed=ended.identity in self._exposed):
             return
-        when = self._respawns[process.number].died(time.monotonic())
-        if when is not None:
-            self._due.append((when, process.number))
-            return
-        self._say(f"slave{process.number + 1} died too often and is not started again: {fate}")
-        if not (self._processes or self._due or self._settings.listen or self._settings.works):
-            raise ClusterError(f"all local slaves died, the last one so: {fate}")
+        self._say(f"{ended.name} died too often and is not started again: {ended.fate}")
+        if not (self._locals.has_any or self._settings.listen or self._settings.works):
+            raise ClusterError(f"all local slaves died, the last one so: {ended.fate}")
 
 
 def _not_finite(client: bytes, lease: LeaseId) -> Rejected:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
 
-__all__ = ["Form", "are_finite", "digest_of"]
+__all__ = ["TRAIN", "Form", "are_finite", "digest_of"]
+
+#: the kind of pieces that leave gradients
+TRAIN = 2
 
 
 class Form:
@@ -32,15 +35,21 @@ class Form:
         self._templates = templates
         self._size, self._dtype = size, np.dtype(dtype)
 
-    def fault_of_gradients(self, gradients: NDArray[Any] | None) -> str:
-        """Return what is wrong with them, if anything."""
+    def fault_of(
+        self, kind: int, payloads: Mapping[str, Payload], gradients: NDArray[Any] | None
+    ) -> str:
+        """Return what is wrong with an update for a piece of this kind, if anything."""
+        fault = self._fault_of_gradients(gradients) if kind == TRAIN else ""
+        return fault or (self._fault_of_payloads(payloads) if kind >= 0 else "")
+
+    def _fault_of_gradients(self, gradients: NDArray[Any] | None) -> str:
         if gradients is None or gradients.shape != (self._size,):
             return "an update without its gradients"
         if gradients.dtype != self._dtype:
             return f"gradients of {gradients.dtype}"
         return ""
 
-    def fault_of_payloads(self, payloads: Mapping[str, Payload]) -> str:
+    def _fault_of_payloads(self, payloads: Mapping[str, Payload]) -> str:
         """Return in what the payloads differ from what the units here would say."""
         if payloads.keys() != self._templates.keys():
             return f"an update of units {sorted(payloads)}"

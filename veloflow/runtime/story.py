@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from veloflow.errors import InputError, NotFoundError, StorageError
 
 if TYPE_CHECKING:
-    from veloflow.protocol.master import Told
+    from veloflow.protocol.chronicle import Told
 
 __all__ = ["StoryFile", "read_story"]
 

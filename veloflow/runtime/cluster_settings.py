@@ -1,0 +1,47 @@
+"""What the user says of slaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from veloflow.protocol.faults import FaultPlan
+
+if TYPE_CHECKING:
+    from veloflow.runtime.keys import ServerKeys
+
+__all__ = ["ClusterSettings"]
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What the user says of slaves.
+
+    Attributes:
+        slaves: how many local ones to start.
+        listen: addresses for others, such as ``tcp://127.0.0.1:5555``.
+        device: of the local slaves, as ``--device`` has it.
+        patience: scales every wait.
+        keys: for addresses outside this machine.
+        audit: the share of the pieces that two slaves compute, to be compared.
+        works: the master computes itself while there are no slaves.
+        faults: what is to go wrong with local slaves.
+        undo: where a slave is found to have spoiled updates, raise Spoiled.
+        story: where to write what happens to slaves and pieces.
+        exactly: jobs name the version of the parameters; otherwise slaves take the latest.
+        environment: more of it for local slaves.
+    """
+
+    slaves: int = 0
+    listen: tuple[str, ...] = ()
+    device: str = "auto"
+    patience: float = 1.0
+    keys: ServerKeys | None = None
+    audit: float = 0.0
+    works: bool = False
+    faults: FaultPlan = field(default_factory=FaultPlan)
+    undo: bool = False
+    story: Path | None = None
+    exactly: bool = True
+    environment: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,166 @@
+"""The slaves that a master starts itself: started, started again, and judged when they end."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from veloflow.protocol.respawn import Respawn
+from veloflow.runtime.mischief import VARIABLE
+from veloflow.runtime.processes import SlaveProcess, stop_all
+
+if TYPE_CHECKING:
+    from veloflow.runtime.cluster_settings import ClusterSettings
+    from veloflow.runtime.transport import Listener
+
+__all__ = ["Ended", "LocalSlaves"]
+
+#: seconds, times patience, in which a local slave has to join
+_START = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A local slave whose process has ended.
+
+    Attributes:
+        number: its place, from 0.
+        identity: the name by which its connection was known.
+        fate: how it ended.
+    """
+
+    number: int
+    identity: bytes
+    fate: str
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"slave{self.number + 1}"
+
+
+class LocalSlaves:
+    """The processes of a run's local slaves.
+
+    Args:
+        settings: what the user says.
+        address: where they find the master.
+        group: the process group that they belong to.
+        listener: is told which descriptors say that a process has ended.
+    """
+
+    def __init__(
+        self, settings: ClusterSettings, address: str, group: int, listener: Listener
+    ) -> None:
+        self._settings = settings
+        self._address = address
+        self._group = group
+        self._listener = listener
+        self._by_sentinel: dict[int, SlaveProcess] = {}
+        self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
+        self._due: list[tuple[float, int]] = []  # when which one is to be started
+        self._lives: Counter[int] = Counter()
+        self._spares = 0  # started to judge; they take the places of those found wrong
+        for number in range(settings.slaves):
+            self._start(number)
+
+    @property
+    def has_any(self) -> bool:
+        """Whether one runs or is to be started."""
+        return bool(self._by_sentinel or self._due)
+
+    @property
+    def next_start(self) -> float | None:
+        """When the next one is to be started again; None for never."""
+        return min((when for when, _ in self._due), default=None)
+
+    def owns(self, client: bytes) -> bool:
+        """Whether a client is one of these."""
+        return any(one.identity == client for one in self._by_sentinel.values())
+
+    def kill(self, client: bytes) -> None:
+        """End the process of a client, if it is one of these."""
+        for process in self._by_sentinel.values():
+            if process.identity == client:
+                process.kill()
+
+    def start_due(self, now: float) -> None:
+        """Start those whose time has come."""
+        for entry in [one for one in self._due if now >= one[0]]:
+            self._due.remove(entry)
+            self._start(entry[1])
+
+    def end_sleepers(self, now: float, joined: Container[bytes]) -> None:
+        """Kill those that do not come; they are then started again."""
+        limit = _START * self._settings.patience
+        for process in self._by_sentinel.values():
+            if now - process.started > limit and process.identity not in joined:
+                process.kill()
+
+    def recruit(self) -> None:
+        """Start one more, if there are local ones at all."""
+        if self._settings.slaves:
+            self._spares += 1
+            self._respawns.append(Respawn(patience=self._settings.patience))
+            self._start(len(self._respawns) - 1)
+
+    def bury(self, sentinel: int) -> Ended | None:
+        """Let go of a process that has ended; None if it is none of these."""
+        process = self._by_sentinel.pop(sentinel, None)
+        if process is None:
+            return None
+        self._listener.unwatch(sentinel)
+        fate = process.fate()
+        process.close()
+        return Ended(process.number, process.identity, fate)
+
+    def replace(self, ended: Ended, *, is_exposed: bool) -> bool:
+        """Start another in the place of one that has ended; False when that died too often.
+
+        Args:
+            ended: the one that has ended.
+            is_exposed: whether it was put out as a liar; a judge may have its place already.
+        """
+        if is_exposed and self._spares:
+            self._spares -= 1
+            return True
+        when = self._respawns[ended.number].died(time.monotonic())
+        if when is None:
+            return False
+        self._due.append((when, ended.number))
+        return True
+
+    def stop(self, grace: float) -> None:
+        """Wait a moment for those that were told to leave; leave none behind."""
+        stop_all(list(self._by_sentinel.values()), grace)
+
+    def _start(self, number: int) -> None:
+        settings = self._settings
+        cores = max(1, (os.cpu_count() or 1) // max(1, settings.slaves))
+        arguments = [
+            self._address,
+            *("--device", settings.device),
+            *("--name", f"slave{number + 1}"),
+            *("--patience", str(settings.patience)),
+        ]
+        process = SlaveProcess.start(
+            number,
+            arguments,
+            group=self._group,
+            cores=1 if settings.exactly else cores,
+            environment={**dict(settings.environment), **self._faults_of(number)},
+        )
+        self._by_sentinel[process.sentinel] = process
+        self._listener.watch(process.sentinel)
+
+    def _faults_of(self, number: int) -> dict[str, str]:
+        """Return what tells a local slave its faults; appointments are for its first life."""
+        life = self._lives[number]
+        self._lives[number] += 1
+        plan = self._settings.faults
+        text = str(replace(plan, appointments=()) if life else plan)
+        return {VARIABLE: f"{life} {text}"} if text else {}

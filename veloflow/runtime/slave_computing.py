@@ -1,0 +1,126 @@
+"""A slave's computing: a worker whose parameters come from shared memory or from frames."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from veloflow.errors import ClusterError
+from veloflow.protocol.codec import encode
+from veloflow.protocol.messages import Job, Plan, Update
+from veloflow.runtime.payloads import header_of, pack, unpack, view
+from veloflow.runtime.shared_memory import Board, Outbox
+
+if TYPE_CHECKING:
+    from veloflow.runtime.mischief import Mischief
+    from veloflow.runtime.transport import Frame
+    from veloflow.runtime.worker import Worker
+
+__all__ = ["CAPACITY", "Computing"]
+
+#: how many jobs a slave takes: one to compute, the other in advance
+CAPACITY = 2
+
+
+class _Memory:
+    """The shared memory of the run, where this process can reach it."""
+
+    def __init__(self, plan: Plan, dtype: np.dtype[np.generic]) -> None:
+        self.name = ""
+        self.board: Board | None = None
+        self.outbox: Outbox | None = None
+        folder = Path(plan.folder)
+        try:
+            is_here = (folder / "token").read_text() == plan.token
+            is_here = is_here and not os.environ.get("VELOFLOW_NO_SHARED_MEMORY")
+        except OSError:
+            return  # another machine, or another user
+        if is_here:
+            self.board = Board(folder / "board", plan.parameters, dtype)
+            self.name = secrets.token_hex(8)
+            self.outbox = Outbox(
+                folder / self.name, plan.parameters, dtype, CAPACITY + 2, create=True
+            )
+
+    def close(self) -> None:
+        """Let go of it; the folder is the master's."""
+        self.board = self.outbox = None
+
+
+class Computing:
+    """A worker whose parameters come from shared memory or from frames."""
+
+    def __init__(
+        self, worker: Worker, plan: Plan, dtype: np.dtype[np.generic], mischief: Mischief
+    ) -> None:
+        self.worker = worker
+        self.mischief = mischief
+        self._plan = plan
+        self._dtype = dtype
+        self.memory = _Memory(plan, dtype)
+        self._version = 0
+
+    def move(self, plan: Plan) -> None:
+        """Work for another master of the same run.
+
+        Raises:
+            ClusterError: it runs something else.
+        """
+        if plan.checksum != self._plan.checksum:
+            raise ClusterError("another master is there, and it runs something else; start anew")
+        self.memory.close()
+        self._plan = plan
+        self.memory = _Memory(plan, self._dtype)
+        self._version = 0
+
+    def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
+        """Compute a job; None when its parameters are not there any more."""
+        if not self._load(job, frames):
+            return None
+        self.mischief.before()
+        began = time.perf_counter()
+        kind = job.piece.kind
+        updates = self.worker.compute(kind, unpack(job.data, job.frames, frames))
+        data, headers, arrays = pack(updates)
+        has_gradients = self.worker.has_gradients(kind)
+        if has_gradients:
+            gradients = self.worker.gradients
+            if self.memory.outbox is not None:
+                found = self.memory.outbox[job.slot]
+                np.copyto(found, gradients)
+            else:
+                found = gradients.copy()
+                headers = (*headers, header_of("gradients", found))
+                arrays.append(found)
+        self.mischief.after(time.perf_counter() - began, [found] if has_gradients else [])
+        seconds = time.perf_counter() - began
+        update = Update(job.lease, data, headers, seconds, self._version)
+        return update, [encode(update), *(array.data for array in arrays)]
+
+    def _load(self, job: Job, frames: list[Frame]) -> bool:
+        for header, frame in zip(job.frames, frames, strict=True):
+            if header.name == "parameters":
+                self.worker.load(view(header, frame))
+                self._version = job.parameters
+        board = self.memory.board
+        if board is None:
+            return True
+        for _ in range(8):
+            version = job.parameters or board.latest
+            if version == self._version:
+                return True
+            values = board.look(version)
+            if values is not None:
+                self.worker.load(values)
+                if board.holds(version):
+                    self._version = version
+                    return True
+                self._version = 0
+            if job.parameters:
+                return False
+        return False
