@@ -74,7 +74,7 @@ LAYERS = (
             *("veloflow.devices.memory", "veloflow.devices.parameters", "veloflow.devices.random"),
         ),
         exactly=("veloflow.devices",),
-        late=("PIL", "polars", "sklearn"),
+        late=("PIL", "polars", "scipy", "sklearn"),  # and those that units.extras imports by name
         never=PROCESSES_AND_SOCKETS,
     ),
     Layer("veloflow.__main__", may=("veloflow.cli",)),
@@ -86,6 +86,16 @@ LAYERS = (
             *("msgspec", "numpy", "platformdirs", "safetensors", "threadpoolctl", "zmq"),
         ),
         exactly=("veloflow",),  # for its version, which is written into results and checkpoints
+    ),
+    Layer(
+        "veloflow.models",
+        may=(
+            *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.models"),
+            *("veloflow.runtime", "veloflow.units", "numpy"),
+        ),
+        exactly=("veloflow",),  # for its version, which is written into files
+        late=("polars",),
+        never=PROCESSES_AND_SOCKETS,
     ),
     Layer(
         "veloflow.views",
@@ -116,7 +126,10 @@ LAYERS = (
         "veloflow.cli",
         may=("veloflow.errors", "click"),
         exactly=("veloflow",),
-        late=("veloflow.core", "veloflow.devices", "veloflow.runtime", "veloflow.views", "rich"),
+        late=(
+            *("veloflow.core", "veloflow.devices", "veloflow.models", "veloflow.runtime"),
+            *("veloflow.views", "numpy", "rich"),
+        ),
     ),
 )
 

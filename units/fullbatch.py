@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
@@ -182,15 +182,9 @@ class FullBatchLoader(Loader):
         }
         return {"labels": counts}
 
-    def state(self) -> Mapping[str, object]:
-        """Return the place in the epoch, and the normalization."""
-        return {**super().state(), "normalizer": self.normalizer.state()}
-
     def restore(self, state: Mapping[str, object]) -> None:
         """Go to the saved place, with the normalization that the model was trained with."""
         super().restore(state)
-        saved = cast("Mapping[str, object]", state["normalizer"])
-        self.normalizer.restore(saved)
         if self._data is not None:
             self._data.write(self.normalizer.normalize(self._raw))
 

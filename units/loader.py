@@ -17,14 +17,17 @@ from veloflow.core import Batch, BatchSource, Bool, Farm, Part, Payload, Progres
 from veloflow.devices.random import generator
 from veloflow.errors import CheckpointError, DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.normalization import NoNormalization, Normalizer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
     from veloflow.devices import Array
+    from veloflow.units.reading import RawData
 
 __all__ = ["CLASS_NAMES", "TEST", "TRAIN", "VALIDATION", "Loader"]
 
@@ -54,9 +57,13 @@ class Loader(DeviceUnit, BatchSource):
         train_ended: whether it ends the training class.
         class_lengths: samples in TEST, VALIDATION and TRAIN.
         labels_mapping: raw label -> class number, in order of class number.
+        normalizer: what raw samples go through on their way into ``minibatch_data``.
+        sample_shape: of one sample.
     """
 
     group: ClassVar[str] = "loader"
+    #: the dtype of ``minibatch_data``; None for the run's own
+    sample_dtype: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -92,6 +99,7 @@ class Loader(DeviceUnit, BatchSource):
         self._again: list[Batch] = []  # to be issued first: they were outstanding at a checkpoint
 
         self.sample_shape: tuple[int, ...] = ()
+        self.normalizer: Normalizer = NoNormalization()
 
     # -- what subclasses fill in --------------------------------------------------------------
 
@@ -125,7 +133,9 @@ class Loader(DeviceUnit, BatchSource):
         if self.settings.role == "slave":
             self.max_minibatch_size = shard_size(self.max_minibatch_size, self.settings.shards)
             self.minibatch_indices = np.full(self.max_minibatch_size, -1, np.int64)
-        self.minibatch_data = self.declare(self.max_minibatch_size, *self.sample_shape)
+        self.minibatch_data = self.declare(
+            self.max_minibatch_size, *self.sample_shape, dtype=self.sample_dtype
+        )
         self.minibatch_labels = self.declare(self.max_minibatch_size, dtype="int32")
         self._start_pass(0)
 
@@ -191,6 +201,7 @@ class Loader(DeviceUnit, BatchSource):
         batch = part.batch
         return {
             "kind": batch.kind,
+            "pass": batch.epoch,
             "epoch": self._epoch_shown(batch),
             "position": batch.position + part.first,
             "samples": np.asarray(batch.samples)[part.first : part.first + part.count],
@@ -219,7 +230,7 @@ class Loader(DeviceUnit, BatchSource):
                 f"unit {self.path!r}: a job is about samples that are not here: the master has "
                 "another data set"
             )
-        self.epoch_number = job["epoch"]
+        self.epoch_number, self._pass = job["epoch"], job["pass"]
         self._show(job["kind"], job["position"], samples)
 
     def run_as_slave(self) -> None:
@@ -272,14 +283,61 @@ class Loader(DeviceUnit, BatchSource):
         text = f"epoch {self.epoch_number} {CLASS_NAMES[self.minibatch_class]}"
         return Progress(text, self._offset, self._ends[-1])
 
+    # -- the model without its data -----------------------------------------------------------
+
+    def normalized(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Return raw samples, (n, *sample shape), as the first layer takes them."""
+        if isinstance(self.normalizer, NoNormalization):
+            return raw
+        return self.normalizer.normalize(raw)
+
+    def lengths_of(self, samples: NDArray[Any]) -> NDArray[np.int32]:
+        """Return how much of each sample is no padding: int32 (n,), by default all."""
+        whole = self.sample_shape[0] if self.sample_shape else 1
+        return np.full(len(samples), whole, np.int32)
+
+    def restore_model(self, state: Mapping[str, Any]) -> None:
+        """Take what belongs to the model from a saved state: how raw samples are to be treated.
+
+        Raises:
+            CheckpointError: the state is that of another loader.
+        """
+        if "sample_shape" not in state:
+            raise CheckpointError(
+                f"unit {self.path!r}: the checkpoint does not say what samples look like; "
+                "it was written by an older version: go on with --resume to get a new one"
+            )
+        self.sample_shape = tuple(state["sample_shape"])
+        self.labels_mapping = dict(state["labels"])
+        self.normalizer.restore(state["normalizer"])
+
+    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+        """Read samples from a file, for a trained model: their names, if they have any, and data.
+
+        Args:
+            source: a file or folder.
+            key: the name of the data set in a file that holds several.
+
+        Returns:
+            Names, or None; and what has a length, and gives raw samples when cut by a slice.
+
+        Raises:
+            DataError: it cannot be read, or holds something else.
+        """
+        from veloflow.units.reading import open_samples
+
+        return None, open_samples(source, self.sample_shape, key=key)
+
     def state(self) -> Mapping[str, object]:
-        """Return the place in the epoch, its order, and the labels."""
+        """Return the place in the epoch, its order, the labels, and what the model must know."""
         return {
             "pass": self._pass,
             "offset": self._offset,
             "epoch_number": self.epoch_number,
             "class_lengths": list(self.class_lengths),
             "labels": [[raw, number] for raw, number in self.labels_mapping.items()],
+            "sample_shape": list(self.sample_shape),
+            "normalizer": self.normalizer.state(),
             "order": self._order.astype(np.int32),
             "outstanding": [
                 [one.position, one.size] for one in (*self._outstanding.values(), *self._again)
@@ -298,6 +356,7 @@ class Loader(DeviceUnit, BatchSource):
                 f"unit {self.path!r}: the checkpoint was made with {saved['class_lengths']} test, "
                 f"validation and training samples, and here are {list(self.class_lengths)}"
             )
+        self.normalizer.restore(saved["normalizer"])
         if self.settings.testing:
             return
         self._pass, self._offset = saved["pass"], saved["offset"]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, cast, final
 
 import numpy as np
 
 from veloflow.errors import DataError, nearest
 from veloflow.units.fullbatch import FullBatchLoader, Samples
+from veloflow.units.reading import TABLES, read_table, refuse_missing, table_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
     from veloflow.core import Workflow
     from veloflow.units.normalization import Normalizer
+    from veloflow.units.reading import RawData
 
 __all__ = ["TableLoader"]
 
@@ -26,7 +28,7 @@ class TableLoader(FullBatchLoader):
     """A loader of a table: numbers in some columns, the label in another.
 
     Args:
-        path: a .csv, .tsv or .parquet file.
+        path: a .csv, .tsv, .parquet, .arrow or .feather file.
         label: the column of labels, or None.
         columns: the columns of numbers, by default all others.
         missing: what to do with missing numbers: "error", fill with the column's "mean", or
@@ -63,44 +65,40 @@ class TableLoader(FullBatchLoader):
 
     def load_samples(self) -> Samples:
         """Read the table."""
-        frame = self._read()
-        wanted = [*(self.columns or []), *([self.label] if self.label else [])]
-        for column in wanted:
-            if column not in frame.columns:
-                raise DataError(
-                    f"{self.table} has no column {column!r}{nearest(column, frame.columns)}; "
-                    f"it has {', '.join(frame.columns)}"
-                )
-        columns = list(self.columns or (one for one in frame.columns if one != self.label))
-        for column in columns:
-            if not (frame[column].dtype.is_numeric() or str(frame[column].dtype) == "Boolean"):
-                raise DataError(
-                    f"{self.table}: column {column!r} holds {frame[column].dtype}, and no numbers; "
-                    "leave it out with columns=[…], or turn it into numbers first"
-                )
-        frame = self._without_missing(frame, columns)
-        data = frame.select(columns).to_numpy().astype(np.float64)
+        frame = read_table(self.table)
+        if self.label is not None and self.label not in frame.columns:
+            raise DataError(
+                f"{self.table} has no column {self.label!r}{nearest(self.label, frame.columns)}; "
+                f"it has {', '.join(frame.columns)}"
+            )
+        if self.columns is None:
+            self.columns = [one for one in frame.columns if one != self.label]
+        table_columns(self.table, frame, self.columns)
+        frame = self._without_missing(frame, self.columns)
+        data = frame.select(self.columns).to_numpy().astype(np.float64)
         labels = np.array(frame[self.label].to_list(), dtype=object) if self.label else None
         return Samples(data, labels, (0, 0, len(data)))
 
-    def _read(self) -> pl.DataFrame:
-        import polars as pl
+    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+        """Read the columns of the same names from another table, or arrays from another file.
 
-        if not self.table.is_file():
-            raise DataError(f"no table {self.table}; give the path of a .csv or .parquet file")
-        readers: dict[str, Any] = {
-            ".csv": pl.read_csv,
-            ".tsv": lambda path: pl.read_csv(path, separator="\t"),
-            ".parquet": pl.read_parquet,
-        }
-        suffix = self.table.suffix.lower()
-        if suffix not in readers:
-            raise DataError(f"{self.table}: {suffix!r} is no table; use {', '.join(readers)}")
-        try:
-            frame: pl.DataFrame = readers[suffix](self.table)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{self.table} cannot be read: {error}") from error
-        return frame
+        Missing numbers are an error, whatever ``missing`` says of training.
+        """
+        if source.suffix.lower() not in TABLES or self.columns is None:
+            return super().read_raw(source, key=key)
+        frame = table_columns(source, read_table(source), self.columns)
+        for column in self.columns:
+            refuse_missing(source, frame[column], "fill it first")
+        return None, cast("RawData", frame.to_numpy())
+
+    def restore_model(self, state: Mapping[str, Any]) -> None:
+        """Take the names of the columns, too."""
+        super().restore_model(state)
+        self.columns = state["columns"]
+
+    def state(self) -> Mapping[str, object]:
+        """Return the place in the epoch, and the names of the columns."""
+        return {**super().state(), "columns": list(self.columns or ())}
 
     def _without_missing(self, frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         import polars as pl
@@ -108,15 +106,8 @@ class TableLoader(FullBatchLoader):
         floats = [column for column in columns if frame[column].dtype.is_float()]
         frame = frame.with_columns(pl.col(floats).fill_nan(None)) if floats else frame
         for column in columns:
-            holes = frame[column].is_null()
-            if not holes.any():
-                continue
             if self.missing == "error":
-                row = int(holes.arg_max() or 0)
-                raise DataError(
-                    f"{self.table}: column {column!r} has no number in row {row + 1} "
-                    f"({holes.sum()} missing in all); give missing='mean' or missing='drop'"
-                )
-            if self.missing == "mean":
+                refuse_missing(self.table, frame[column], "give missing='mean' or missing='drop'")
+            elif self.missing == "mean":
                 frame = frame.with_columns(pl.col(column).fill_null(strategy="mean"))
         return frame.drop_nulls(list(columns)) if self.missing == "drop" else frame

@@ -262,7 +262,9 @@ def test_a_short_job_is_padded():
     slave = loader_of(train=5, role="slave")
     with harness.ready(slave):
         for samples in ([4, 3], [1]):
-            slave.take_job({"kind": TRAIN, "epoch": 0, "position": 0, "samples": samples})
+            slave.take_job(
+                {"kind": TRAIN, "pass": 0, "epoch": 0, "position": 0, "samples": samples}
+            )
             slave.run_as_slave()
         assert slave.minibatch_data.read().tolist() == [[1], [0]]
         assert slave.minibatch_labels.read().tolist() == [1, -1]

@@ -1,0 +1,184 @@
+"""ONNX files: onnxruntime gives what the model gives, on real data, for every layer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from models import model_of
+
+import veloflow.units
+from veloflow.errors import GraphError, RunError
+from veloflow.models import export_onnx, has_onnx_node, onnx_node
+from veloflow.models.onnx_export import compare
+from veloflow.units import (
+    ArrayLoader,
+    Forward,
+    Layer,
+    avg_pool,
+    conv,
+    digits,
+    dropout,
+    linear,
+    max_pool,
+    relu,
+    sigmoid,
+    softmax,
+    softplus,
+    standard_workflow,
+    tanh,
+)
+from veloflow.units.gradient import Backward
+from veloflow.units.normalization import ExternalMean
+
+onnx = pytest.importorskip("onnx")
+runtime = pytest.importorskip("onnxruntime")
+
+#: public forward units that ONNX cannot express, and why
+NOT_IN_ONNX: dict[str, str] = {}
+
+
+def network(wf, *, layers, normalization="none", shape=(64,), loss="softmax", target=None, **more):
+    """Wire layers on the digits."""
+    data, labels = digits()
+    samples = (data * 8 + 8).reshape(-1, *shape)
+    targets = None if target is None else samples.reshape(len(samples), -1)[:, :target] / 16
+    loader = ArrayLoader(
+        wf, samples, None if targets is not None else labels, targets=targets,
+        minibatch_size=100, normalization=normalization, validation_ratio=0.2,
+    )  # fmt: skip
+    standard_workflow(
+        wf, loader=loader, layers=layers, loss=loss, learning_rate=0.05, max_epochs=1, **more
+    )
+
+
+def exported(build, folder, *, runs=False):
+    """Export, compare on the digits, and return the file's model."""
+    with model_of(build, runs=runs) as model:
+        path = export_onnx(model, folder / "model.onnx")
+        samples = (digits()[0] * 8 + 8).astype(np.float32)
+        assert compare(model, path, samples[:500]) <= 1e-5
+    return onnx.load(path)
+
+
+def named(function, **options):
+    """Return a build function with its options given."""
+
+    def build(wf):
+        function(wf, **options)
+
+    return build
+
+
+DENSE = [tanh(20), sigmoid(15), dropout(0.5), relu(15), softplus((3, 4)), linear(9), softmax(10)]
+IMAGES = [
+    conv(4, 3, padding=1), max_pool(3, 2), conv(5, (2, 3), stride=(1, 2), activation="relu"),
+    avg_pool(2), tanh(12), softmax(10),
+]  # fmt: skip
+
+
+def test_dense_layers(tmp_path):
+    file = exported(named(network, layers=DENSE, normalization="pointwise"), tmp_path, runs=True)
+    assert file.opset_import[0].version == 20
+    assert {one.key: one.value for one in file.metadata_props}["labels"] == json.dumps([*range(10)])
+    assert [one.name for one in file.graph.initializer if one.name.endswith("/weights")] == [
+        "All2AllTanh/weights", "All2AllSigmoid/weights", "All2AllReLU/weights",
+        "All2AllSoftplus/weights", "All2AllLinear/weights", "All2AllSoftmax/weights",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 8, 2)])
+def test_convolutions_and_pooling(tmp_path, shape):
+    file = exported(named(network, layers=IMAGES, shape=shape), tmp_path)
+    kinds = [node.op_type for node in file.graph.node]
+    # channels go first once and last once: between layers nothing is turned
+    assert kinds.count("Transpose") == (1 if len(shape) == 2 else 2)
+
+
+def test_every_activation_of_convolutions(tmp_path):
+    kinds = ("linear", "tanh", "sigmoid", "relu", "softplus")
+    layers = [*(conv(3, 2, activation=kind) for kind in kinds), softmax(10)]
+    exported(named(network, layers=layers, shape=(8, 8)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "none", "linear", "range_linear", "mean_disp", "exp", "pointwise", "internal_mean",
+        ExternalMean(np.arange(64.0), scale=0.5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_normalization(tmp_path, kind):
+    exported(named(network, layers=[tanh(5), softmax(10)], normalization=kind), tmp_path)
+
+
+def test_regression(tmp_path):
+    file = exported(
+        named(network, layers=[tanh(5), linear(3)], loss="mse", target=3), tmp_path, runs=True
+    )
+    assert [dim.dim_value for dim in file.graph.output[0].type.tensor_type.shape.dim][1:] == [3]
+    assert "labels" not in {one.key for one in file.metadata_props}
+
+
+def test_a_difference_is_an_error(tmp_path):
+    with model_of(named(network, layers=[softmax(10)])) as model:
+        path = export_onnx(model, tmp_path / "model.onnx")
+        weights = model.units[0].weights.value
+        weights.write(np.array(weights.read()) * 1.01)
+        with pytest.raises(RunError, match=r"differ by .* from the model's own"):
+            compare(model, path, digits()[0][:5] * 8 + 8)
+
+
+class Twice(Forward):
+    """y = 2 x, of somebody else's."""
+
+    def initialize(self):
+        self.output = self.declare(*self.input.shape)
+
+    def prepare(self):
+        from veloflow.devices.expressions import element
+
+        self._launch = self.device.elementwise(
+            {"y": element("x") * 2.0}, {"x": self.input, "y": self.output}
+        )
+
+    def run(self):
+        self._launch()
+
+
+class GDTwice(Backward):
+    """The gradient of Twice, which nobody needs here."""
+
+    forward_kind = Twice
+
+    def prepare(self):
+        pass
+
+    def run(self):
+        pass
+
+
+def test_a_unit_without_a_form_is_named_and_then_given_one(tmp_path):
+    build = named(network, layers=[Layer("twice", Twice, GDTwice), softmax(10)])
+    with (
+        model_of(build) as model,
+        pytest.raises(GraphError, match=r"unit 'Twice' \(Twice\) has no form in ONNX; register"),
+    ):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+    @onnx_node(Twice)
+    def _twice(unit, graph):
+        return graph.op("Mul", graph.input(unit), graph.constant(2.0))
+
+    exported(build, tmp_path)
+
+
+def test_every_public_forward_unit_can_be_exported_or_it_is_listed_why_not():
+    public = [getattr(veloflow.units, name) for name in veloflow.units.__all__]
+    forwards = [one for one in public if isinstance(one, type) and issubclass(one, Forward)]
+    finished = [one for one in forwards if "__final__" in vars(one)]  # the others are outlines
+    missing = {one.__name__ for one in finished if not has_onnx_node(one)}
+    assert missing == set(NOT_IN_ONNX)

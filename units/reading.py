@@ -1,0 +1,340 @@
+"""Samples in files: arrays and tables by the kind of file, opened without reading all of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast, final
+
+import numpy as np
+
+from veloflow.errors import DataError, nearest
+from veloflow.units.extras import needs
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+__all__ = [
+    "TABLES",
+    "ArrayFile",
+    "RawData",
+    "open_arrays",
+    "open_samples",
+    "pick_array",
+    "read_table",
+    "refuse_missing",
+    "table_columns",
+]
+
+
+class RawData(Protocol):
+    """What has a length, and gives an array when cut by a slice: an array, or a file of one."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Return these samples."""
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _csv(separator: str) -> Callable[[Path], pl.DataFrame]:
+    def read(path: Path) -> pl.DataFrame:
+        import polars as pl
+
+        return pl.read_csv(path, separator=separator)
+
+    return read
+
+
+def _parquet(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.read_parquet(path)
+
+
+def _arrow(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.read_ipc(path)
+
+
+#: suffix -> what reads such a table
+TABLES: Mapping[str, Callable[[Path], pl.DataFrame]] = {
+    ".csv": _csv(","), ".tsv": _csv("\t"), ".parquet": _parquet,
+    ".arrow": _arrow, ".feather": _arrow,
+}  # fmt: skip
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """Read a table, the kind by its suffix: .csv, .tsv, .parquet, .arrow, .feather.
+
+    Raises:
+        DataError: it is missing, damaged, ragged, or no table.
+    """
+    import polars as pl
+
+    if not path.is_file():
+        raise DataError(f"no table {path}; give the path of a .csv or .parquet file")
+    suffix = path.suffix.lower()
+    if suffix not in TABLES:
+        raise DataError(f"{path}: {suffix!r} is no table; use {', '.join(TABLES)}")
+    try:
+        return TABLES[suffix](path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} cannot be read: {reason}") from error
+
+
+def table_columns(path: Path, frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Return these columns, which must hold numbers.
+
+    Raises:
+        DataError: one is missing, or holds something else.
+    """
+    for column in columns:
+        if column not in frame.columns:
+            raise DataError(
+                f"{path} has no column {column!r}{nearest(column, frame.columns)}; "
+                f"it has {', '.join(frame.columns)}"
+            )
+        kind = frame[column].dtype
+        if not (kind.is_numeric() or str(kind) == "Boolean"):
+            raise DataError(
+                f"{path}: column {column!r} holds {kind}, and no numbers; "
+                "leave it out with columns=[…], or turn it into numbers first"
+            )
+    return frame.select(columns)
+
+
+def refuse_missing(path: Path, column: pl.Series, cure: str) -> None:
+    """Refuse a column in which numbers are missing, naming the first such row.
+
+    Raises:
+        DataError: there are some.
+    """
+    holes = column.is_null()
+    if holes.any():
+        row = int(holes.arg_max() or 0) + 1
+        raise DataError(
+            f"{path}: column {column.name!r} has no number in row {row} "
+            f"({holes.sum()} missing in all); {cure}"
+        )
+
+
+# -- arrays ----------------------------------------------------------------------------------------
+
+
+@final
+class ArrayFile:
+    """An array in an .npy file, of which only those rows are read that are asked for.
+
+    The file is read and never mapped, so that its size does not count as the process's memory.
+
+    Attributes:
+        shape, dtype: of the whole array.
+
+    Raises:
+        DataError: it is missing, damaged, holds Python objects, or lies in column order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                read = {
+                    (1, 0): np.lib.format.read_array_header_1_0,
+                    (2, 0): np.lib.format.read_array_header_2_0,
+                }.get(version)
+                if read is None:
+                    raise ValueError(f"version {version} of the format")
+                self.shape, is_fortran, self.dtype = read(file)
+                self._start = file.tell()
+        except FileNotFoundError:
+            raise DataError(f"no data file {path}") from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no whole .npy file: {error}") from error
+        if self.dtype.hasobject:
+            raise DataError(f"{path} holds Python objects, which are not read; save plain numbers")
+        if is_fortran and len(self.shape) > 1:
+            raise DataError(f"{path} lies in column order; save np.ascontiguousarray(array)")
+        if not self.shape:
+            raise DataError(f"{path} holds a single number, and no samples")
+        promised = self._start + math.prod(self.shape) * self.dtype.itemsize
+        if path.stat().st_size < promised:
+            raise DataError(
+                f"{path} is cut short: its header promises {promised} bytes, "
+                f"and it has {path.stat().st_size}; get it again"
+            )
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Read the rows of a slice with step 1."""
+        first, end, step = rows.indices(len(self))
+        if step != 1:
+            raise ValueError("rows are read one after another: give a slice without a step")
+        count = max(0, end - first)
+        width = math.prod(self.shape[1:])
+        found = np.empty(count * width, self.dtype)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self._start + first * width * self.dtype.itemsize)
+            view = found.view(np.uint8).data if found.size else memoryview(b"")
+            while len(view):
+                got = file.readinto(view)  # one call reads 2 GiB at most
+                if not got:
+                    raise DataError(f"{self.path} became shorter while it was read")
+                view = view[got:]
+        return found.reshape(count, *self.shape[1:])
+
+
+@final
+class _Rows:
+    """An array of a library that gives rows when asked, and may have no length of its own."""
+
+    def __init__(self, array: Any, path: Path) -> None:
+        self.array = array
+        self.path = path
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Read rows.
+
+        Raises:
+            DataError: a part of the file is damaged.
+        """
+        try:
+            return np.asarray(self.array[rows])
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"{self.path} is damaged: {error}") from error
+
+
+def open_arrays(path: Path) -> Mapping[str, RawData]:
+    """Open the arrays of an .npy, .npz, HDF5 or Zarr file by name; an .npy file has one, "data".
+
+    HDF5 files (.h5, .hdf5) need the extra ``hdf5``, and Zarr folders or zips (.zarr) the extra
+    ``zarr``. Only .npz files are read as a whole.
+
+    Raises:
+        DataError: it is missing, damaged or of another kind, or an extra is missing.
+    """
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise DataError(f"no data file {path}")
+    match suffix:
+        case ".npy":
+            return {"data": cast("RawData", ArrayFile(path))}
+        case ".npz":
+            return _npz(path)
+        case ".h5" | ".hdf5":
+            return _hdf5(path)
+        case ".zarr":
+            return _zarr(path)
+    raise DataError(f"{path}: {suffix!r} is no file of arrays; use .npy, .npz, .h5 or .zarr")
+
+
+def _npz(path: Path) -> Mapping[str, RawData]:
+    import zipfile
+    import zlib
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no whole .npz file of numbers: {error}") from error
+
+
+def _hdf5(path: Path) -> Mapping[str, RawData]:
+    h5py = needs("h5py", "hdf5", f"to read {path}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{path} is no whole HDF5 file: {error}") from error
+    found: dict[str, RawData] = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = _Rows(item, path)
+
+    file.visititems(visit)
+    return found
+
+
+def _zarr(path: Path) -> Mapping[str, RawData]:
+    zarr = needs("zarr", "zarr", f"to read {path}")
+    try:
+        store = zarr.open(path, mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is no Zarr array or group: {error}") from error
+    if isinstance(store, zarr.Array):
+        return {"data": _Rows(store, path)}
+    found = store.members(max_depth=None)
+    return {name: _Rows(one, path) for name, one in found if isinstance(one, zarr.Array)}
+
+
+def pick_array(path: Path, arrays: Mapping[str, RawData], key: str | None) -> RawData:
+    """Return the array of that name; without a name "data", or the only one.
+
+    Raises:
+        DataError: there is none, or it is not clear which.
+    """
+    if key is None and "data" not in arrays and len(arrays) == 1:
+        return next(iter(arrays.values()))
+    name = "data" if key is None else key
+    if name not in arrays:
+        known = ", ".join(arrays) or "nothing"
+        raise DataError(f"{path} has no array {name!r}{nearest(name, arrays)}; it has {known}")
+    return arrays[name]
+
+
+# -- any file of samples ---------------------------------------------------------------------------
+
+
+def open_samples(path: Path, sample_shape: Sequence[int], *, key: str | None = None) -> RawData:
+    """Open raw samples in a file, by its kind: arrays, a table of numbers, IDX, or images.
+
+    Args:
+        path: a file, or a folder of images.
+        sample_shape: of one sample, which images and tables are read for.
+        key: the name of the array, where there are several.
+
+    Raises:
+        DataError: it is missing, damaged, or of another kind.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TABLES:
+        return _table_samples(path, sample_shape)
+    if suffix in (".npy", ".npz", ".h5", ".hdf5", ".zarr"):
+        return pick_array(path, open_arrays(path), key)
+    if suffix == ".gz" or path.name.endswith("-ubyte"):
+        from veloflow.units.idx import read_idx
+
+        return read_idx(path)
+    raise DataError(
+        f"{path}: no kind of file that holds samples; give .npy, .npz, .h5, .zarr, .csv, .parquet, "
+        "IDX, or what the workflow's own loader reads"
+    )
+
+
+def _table_samples(path: Path, sample_shape: Sequence[int]) -> NDArray[Any]:
+    frame = read_table(path)
+    width = math.prod(sample_shape)
+    columns = [one for one in frame.columns if frame[one].dtype.is_numeric()]
+    if len(columns) != width:
+        raise DataError(
+            f"{path} has {len(columns)} columns of numbers ({', '.join(columns[:5])}…), and the "
+            f"model takes {width} numbers a sample"
+        )
+    for column in columns:
+        refuse_missing(path, frame[column], "fill it first")
+    return cast("NDArray[Any]", frame.select(columns).to_numpy())
