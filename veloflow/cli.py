@@ -130,6 +130,8 @@ def main() -> None:
 @click.option("--test", is_flag=True, help="Evaluate the best checkpoint, without training.")
 @click.option("--result", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write the result there, as JSON.")  # fmt: skip
+@click.option("--profile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write there what ran when, a trace that ui.perfetto.dev opens.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check and set up, show the units, do not run.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, a line each.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
@@ -189,6 +191,8 @@ def run(
               help="The master's public master.key.")  # fmt: skip
 @click.option("--accept-definition", is_flag=True,
               help="Run the definition file that the master sends; needs keys.")  # fmt: skip
+@click.option("--profile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write there what ran when, as veloflow run --profile does.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @_debug_option
 def slave(address: str, device: str, quiet: bool, **settings: Any) -> None:

@@ -26,7 +26,7 @@ from veloflow.errors import CheckpointError, StalledError, UnitError, VeloflowEr
 if TYPE_CHECKING:
     from veloflow.core.settings import Role
     from veloflow.core.unit import Unit
-    from veloflow.core.workflow import Workflow
+    from veloflow.core.workflow import Tracer, Workflow
 
 __all__ = ["Flow", "Outcome", "UnitTime"]
 
@@ -54,11 +54,13 @@ class _Step:
         "skip", "slots", "unit",
     )  # fmt: skip
 
-    def __init__(self, unit: Unit, role: Role) -> None:
+    def __init__(self, unit: Unit, role: Role, tracer: Tracer | None) -> None:
         self.unit = unit
-        self.run = {
+        run = {
             "alone": unit.run, "master": unit.run_as_master, "slave": unit.run_as_slave
         }[role]  # fmt: skip
+        #: what to call; without a tracer the unit's own method, so tracing costs nothing when off
+        self.run = run if tracer is None else tracer(unit, run)
         self.block = unit.gate_block
         self.skip = unit.gate_skip
         self.rests = unit.is_boundary
@@ -100,7 +102,8 @@ class Flow:
         """(Re)build the steps from the graph, keeping times, arrivals and pending signals."""
         self._workflow.settle()
         graph, old = self._workflow.graph, self._steps
-        self._steps = new = {unit: _Step(unit, self._workflow.root.role) for unit in graph}
+        root = self._workflow.root
+        self._steps = new = {unit: _Step(unit, root.role, root.tracer) for unit in graph}
         complete = []
         for unit, step in new.items():
             before = old.get(unit)

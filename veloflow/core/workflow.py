@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias, TypeVar, cast
 
 import networkx as nx
 
@@ -17,9 +17,12 @@ from veloflow.errors import ControlError, GraphError, LinkError, UnitError, Velo
 if TYPE_CHECKING:
     from veloflow.core.settings import Role
 
-__all__ = ["Workflow"]
+__all__ = ["Tracer", "Workflow"]
 
 S = TypeVar("S")
+
+#: given a unit and what a signal makes it do, returns what does that and keeps a record of it
+Tracer: TypeAlias = Callable[[Unit, Callable[[], None]], Callable[[], None]]
 
 
 def _no_clock() -> int:
@@ -49,6 +52,7 @@ class Workflow(Unit):
         self._flow: Flow | None = None
         self.clock: Callable[[], int] = _no_clock
         self.role: Role = "alone"  # of a root
+        self.tracer: Tracer | None = None  # of a root; set it before the flow is made
         self._allocators: list[Callable[[], None]] = []
         self._is_prepared = False
         self._came: list[Unit] = []  # since then, and not initialized yet

@@ -21,6 +21,8 @@ from veloflow.errors import ShapeError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from veloflow.devices.tracing import Observer
+
 __all__ = ["Array", "Device", "DeviceInfo", "Launch", "Program", "Space"]
 
 
@@ -303,6 +305,12 @@ class Device(ABC):
         """Wait until every launch so far is done."""
 
     # -- the device itself --------------------------------------------------------------------
+
+    def observe(self, observer: Observer | None) -> None:  # noqa: B027 - most have nothing to tell
+        """Tell ``observer`` of kernels bound from now on, when they run, and of waits.
+
+        None ends it. A device whose launches are done when they return has nothing to tell.
+        """
 
     @abstractmethod
     def info(self) -> DeviceInfo:

@@ -24,6 +24,7 @@ from veloflow.runtime.history import History, Spoiled
 from veloflow.runtime.journal import FileJournal
 from veloflow.runtime.keys import ServerKeys, check_address
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
+from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.worker import Worker
@@ -72,6 +73,7 @@ def run(
     checkpoint_every: float = 60.0,
     resume: bool | str | Path = False,
     result: str | Path | None = None,
+    profile: str | Path | None = None,
     watch: Callable[[Session], None] | None = None,
     options: Mapping[str, object] | None = None,
     **more_options: object,
@@ -99,6 +101,7 @@ def run(
         checkpoint_every: seconds between them (besides those at improvements and at the end).
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
         result: a file to write the result to, as JSON.
+        profile: a file to write what ran when to, a trace for Perfetto; ".json" or ".json.gz".
         watch: called with the session before it runs, to subscribe to its events.
         options: the definition's own options; they may also be given as keywords.
 
@@ -127,6 +130,7 @@ def run(
             story=story,
             checkpoint=checkpoint,
             resume=resume,
+            profile=profile,
             watch=watch,
             options={**(options or {}), **more_options},
         ) as session:
@@ -178,6 +182,7 @@ def prepare(
     story: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
+    profile: str | Path | None = None,
     watch: Callable[[Session], None] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Iterator[Session]:
@@ -214,11 +219,18 @@ def prepare(
         shards=mode.shards if mode is not None and mode.mode == "sync" else 1,
     )
     with ExitStack() as stack:
+        record = None
+        if profile is not None:
+            record = stack.enter_context(Profile(Path(profile), f"veloflow {definition.name}"))
         why = ""
         if not has_slaves:
             place, why = stack.enter_context(_opened(device))
+            if record is not None:
+                place = stack.enter_context(closing(record.observed(place)))
         own = place if mode is None else stack.enter_context(closing(open_device("numpy")))
         session = stack.enter_context(Session(definition, given, own, settings))
+        if record is not None:
+            record.watch(session)
         # now, for the file may be changed while the run goes on
         own_checksum = checksum(definition, session.json_options(), settings_of(settings))
         if folder and not test:
@@ -245,6 +257,7 @@ def prepare(
                 undo=undo_spoiled,
                 story=None if story is None else Path(story),
                 exactly=mode.mode == "sync",
+                environment=() if record is None else record.slaves(),
             )
             # now, for the file may be changed while the run goes on
             text = source_of(definition) if send_definition else ""
@@ -253,14 +266,14 @@ def prepare(
 
             def stand_in() -> Crew:
                 place, _ = stack.enter_context(_opened(device))
-                return stack.enter_context(_own_crew(definition, given, place, settings))
+                return stack.enter_context(_own_crew(definition, given, place, settings, record))
 
             _open_cluster(cluster, session, own_checksum, stand_in, text)
             session.employ(cluster, mode)
         else:
             session.set_up()
             if mode is not None:
-                crew = stack.enter_context(_own_crew(definition, given, place, settings))
+                crew = stack.enter_context(_own_crew(definition, given, place, settings, record))
                 session.employ(crew, mode)
         if saved is not None:
             session.restore(saved)
@@ -340,10 +353,16 @@ def _sharing_of(given: str | None, saved: Checkpoint | None, default: str | None
 
 @contextmanager
 def _own_crew(
-    definition: Definition, given: Mapping[str, object], device: Device, settings: Settings
+    definition: Definition,
+    given: Mapping[str, object],
+    device: Device,
+    settings: Settings,
+    record: Profile | None,
 ) -> Iterator[Crew]:
     """Give a crew that is this process alone."""
     with Session(definition, given, device, replace(settings, role="slave")) as session:
+        if record is not None:
+            record.watch(session)
         session.set_up()
         crew = OwnCrew(Worker(session))
         try:

@@ -29,6 +29,7 @@ from veloflow.runtime.keys import ClientKeys, check_address
 from veloflow.runtime.memory_transport import MemoryConnection
 from veloflow.runtime.mischief import Mischief
 from veloflow.runtime.plan import session_of
+from veloflow.runtime.profile import Profile, profile_of_slave
 from veloflow.runtime.slave_computing import CAPACITY, Computing
 from veloflow.runtime.slave_shell import GLANCE, Shell
 from veloflow.runtime.transport import ZmqConnection
@@ -50,6 +51,7 @@ def run_slave(
     patience: float = 1.0,
     keys: ClientKeys | None = None,
     accept_definition: bool = False,
+    profile: Profile | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Join the master at ``address`` and compute until the run is over.
@@ -61,6 +63,7 @@ def run_slave(
         patience: scales every wait.
         keys: for CURVE.
         accept_definition: run the definition file that the master sends; it must have keys.
+        profile: records the units.
         say: takes a line for the user.
 
     Raises:
@@ -77,6 +80,8 @@ def run_slave(
     with contextlib.closing(connect(identity)) as connection:
         plan = _ask(connection, patience, say)
         session, checksum = session_of(plan, device, accepts_source=accept_definition)
+        if profile is not None:
+            profile.watch(session)
         with session:
             session.set_up()
             mischief = Mischief.from_environment(name)
@@ -137,6 +142,7 @@ def join(
     key: Path | None = None,
     master_key: Path | None = None,
     accept_definition: bool = False,
+    profile: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Open a device by name and join the master at ``address``; see :func:`run_slave`."""
@@ -150,7 +156,13 @@ def join(
     place, why = choose_device() if device == "auto" else (open_device(device), "")
     if why:
         say(why)
-    with contextlib.closing(place):
+    record = profile_of_slave(profile, name)
+    with contextlib.ExitStack() as stack:
+        if record is not None:
+            stack.enter_context(record)
+        stack.enter_context(contextlib.closing(place))
+        if record is not None:
+            place = stack.enter_context(contextlib.closing(record.observed(place)))
         run_slave(
             address,
             place,
@@ -158,6 +170,7 @@ def join(
             patience=patience,
             keys=keys,
             accept_definition=accept_definition,
+            profile=record,
             say=say,
         )
 

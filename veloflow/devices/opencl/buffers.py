@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,11 @@ class Buffers:
     def __init__(self, hardware: Hardware, context: Any, queue: Any) -> None:
         self._hardware = hardware
         self._context = context
-        self._queue = queue
+        self.use(queue, queue.finish)
+
+    def use(self, queue: Any, finish: Callable[[], object]) -> None:
+        """Copy through this queue from now on, and wait by calling ``finish``."""
+        self._queue, self.finish = queue, finish
 
     def allocate(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Block:
         """Return zeroed memory for an array of that shape and dtype."""
@@ -82,7 +86,7 @@ class Buffers:
 
     def read(self, block: Block, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[np.generic]:
         """Wait for what is pending and return the values, read-only."""
-        self._queue.finish()
+        self.finish()
         if block.values is not None:
             return block.values
         values = np.empty(tuple(shape), dtype)
@@ -93,7 +97,7 @@ class Buffers:
 
     def write(self, block: Block, values: NDArray[Any]) -> None:
         """Wait for what is pending and copy ``values``, of the array's shape, in."""
-        self._queue.finish()
+        self.finish()
         if block.host is not None:
             block.host[...] = values
         elif values.size:

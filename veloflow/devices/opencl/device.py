@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from veloflow.devices.expressions import Expression
+    from veloflow.devices.tracing import Observer
 
 __all__ = ["OpenCLDevice", "discover"]
 
@@ -161,7 +162,11 @@ class OpenCLDevice(Device):
 
     def synchronize(self) -> None:
         """Wait for all launches."""
-        self._engine.queue.finish()
+        self._engine.finish()
+
+    def observe(self, observer: Observer | None) -> None:
+        """Tell of kernels and waits from now on; what was bound before stays on another queue."""
+        self._engine.observe(observer)
 
     def info(self) -> DeviceInfo:
         """Describe the device and what was found amiss."""

@@ -18,11 +18,13 @@ from veloflow.devices.opencl.formulas import Numbers, c_type
 from veloflow.devices.opencl.judge import Twin, host_launch
 from veloflow.devices.opencl.launches import bind
 from veloflow.devices.opencl.platforms import Hardware, cl
+from veloflow.devices.opencl.watch import KernelWatch
 from veloflow.errors import DeviceError, KernelError
 
 if TYPE_CHECKING:
     from veloflow.devices.base import Array, Launch
     from veloflow.devices.opencl.recipes import Call, Recipe, Trial
+    from veloflow.devices.tracing import Observer
 
 __all__ = ["Engine", "Variant"]
 
@@ -58,7 +60,7 @@ class Engine:
     ) -> None:
         self.hardware = hardware
         try:
-            context = cl.Context([hardware.handle])
+            self._context = context = cl.Context([hardware.handle])
             self.queue = cl.CommandQueue(context)
         except cl.Error as error:
             raise DeviceError(f"{hardware.name} cannot be used: {error}") from error
@@ -68,6 +70,7 @@ class Engine:
         )
         self.notes: list[str] = []
         self._scratch: dict[str, Block] = {}
+        self._watch: KernelWatch | None = None
 
     # -- how work is cut ----------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class Engine:
         for name, array in arrays.items():
             twins[name] = type(array)(host, array.shape, array.dtype)
             twins[name].memory = self.block(array).host
-        bound, finish = twin(host, twins), self.queue.finish
+        bound, finish = twin(host, twins), self.buffers.finish
         keep = tuple(self.block(array) for array in arrays.values())
 
         def launch(*, _keep: object = keep, **scalars: float) -> None:
@@ -163,7 +166,8 @@ class Engine:
         for name, size in variant.scratch.items():
             buffers[name] = self._scratch_block(name, size).buffer
         try:
-            return bind(self.queue, programs, variant.calls, buffers)
+            enqueue = None if self._watch is None else self._watch.enqueue
+            return bind(self.queue, programs, variant.calls, buffers, enqueue)
         except cl.Error as error:
             raise KernelError(f"{variant.parts[0][0].name} cannot be bound: {error}") from error
 
@@ -180,8 +184,23 @@ class Engine:
             self.notes.append(text)
             _log.warning("%s: %s", self.hardware.name, text)
 
+    def observe(self, observer: Observer | None) -> None:
+        """Use a queue whose kernels tell their times, and tell the observer; None: as before."""
+        self.finish()
+        if self._watch is not None:
+            self._watch.tell()
+        kind = 0 if observer is None else cl.command_queue_properties.PROFILING_ENABLE
+        self.queue = cl.CommandQueue(self._context, properties=kind)
+        self._watch = None if observer is None else KernelWatch(self.queue, observer)
+        finish = self.queue.finish if self._watch is None else self._watch.finish
+        self.buffers.use(self.queue, finish)
+
+    def finish(self) -> None:
+        """Wait for all launches."""
+        self.buffers.finish()
+
     def close(self) -> None:
         """Wait for what is pending and end the compiler's process."""
-        self.queue.finish()
+        self.finish()
         self.compiler.close()
         self._scratch.clear()

@@ -55,12 +55,18 @@ def nothing(**scalars: float) -> None:
 
 
 def bind(
-    queue: Any, programs: Mapping[str, Any], calls: Sequence[Call], buffers: Mapping[str, Any]
+    queue: Any,
+    programs: Mapping[str, Any],
+    calls: Sequence[Call],
+    buffers: Mapping[str, Any],
+    enqueue: Any = None,
 ) -> Launch:
     """Return a launch that enqueues the calls in order.
 
     ``programs`` holds the program of each kernel, ``buffers`` the memory of each array name.
+    ``enqueue`` is pyopencl's own function unless somebody wants to know of every kernel.
     """
+    enqueue = enqueue or cl.enqueue_nd_range_kernel
     scalars: dict[str, _Scalar] = {}
     steps = []
     for call in calls:
@@ -77,31 +83,30 @@ def bind(
         steps.append((kernel, call.size, call.local))
     keep = tuple(buffers.values())  # the driver does not keep the memory of a kernel's arguments
     if scalars:
-        return _with_scalars(queue, steps, scalars, keep)
+        return _with_scalars(partial(enqueue, queue), steps, scalars, keep)
     if len(steps) > 1:
-        return _several(queue, steps, keep)
-    launch = partial(cl.enqueue_nd_range_kernel, queue, *steps[0])  # a function of ours costs more
+        return _several(partial(enqueue, queue), steps, keep)
+    launch = partial(enqueue, queue, *steps[0])  # a function of ours costs more
     launch.keep = keep  # type: ignore[attr-defined] # partials take attributes
     return cast("Launch", launch)
 
 
-def _several(queue: Any, steps: Sequence[tuple[Any, Any, Any]], keep: object) -> Launch:
-    enqueue = cl.enqueue_nd_range_kernel
-
+def _several(
+    enqueue: Callable[..., object], steps: Sequence[tuple[Any, Any, Any]], keep: object
+) -> Launch:
     def launch(*, _keep: object = keep) -> None:
         for kernel, size, local in steps:
-            enqueue(queue, kernel, size, local)
+            enqueue(kernel, size, local)
 
     return cast("Launch", launch)
 
 
 def _with_scalars(
-    queue: Any,
+    enqueue: Callable[..., object],
     steps: Sequence[tuple[Any, Any, Any]],
     scalars: Mapping[str, _Scalar],
     keep: object,
 ) -> Launch:
-    enqueue = cl.enqueue_nd_range_kernel
     names = scalars.keys()
     last: dict[str, float] | None = None
 
@@ -117,6 +122,6 @@ def _with_scalars(
         if given != last:
             change(given)
         for kernel, size, local in steps:
-            enqueue(queue, kernel, size, local)
+            enqueue(kernel, size, local)
 
     return cast("Launch", launch)
