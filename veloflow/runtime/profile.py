@@ -99,12 +99,8 @@ class Profile:
         return ((VARIABLE, str(self._parts)),)
 
     def _traced(self, unit: Unit, run: Callable[[], None]) -> Callable[[], None]:
-        clock, thread, path, group = (
-            time.perf_counter_ns,
-            threading.get_ident,
-            unit.path,
-            unit.group,
-        )
+        clock, thread = time.perf_counter_ns, threading.get_ident
+        path, category = unit.path, f"unit,{unit.group}"
 
         def recorded() -> None:
             began = clock()
