@@ -6,6 +6,8 @@ if __name__ == "units":
         "twice under two names; write 'from veloflow.units import ...'"
     )
 
+from veloflow.units.activation import Activation, leaky_relu
+from veloflow.units.activation_layer import Activate, GDActivate, GDMul, Mul, activation, mul
 from veloflow.units.all2all import (
     All2All,
     All2AllLinear,
@@ -14,6 +16,8 @@ from veloflow.units.all2all import (
     All2AllSoftmax,
     All2AllSoftplus,
     All2AllTanh,
+    Dense,
+    GDDense,
     GDLinear,
     GDReLU,
     GDSigmoid,
@@ -21,6 +25,7 @@ from veloflow.units.all2all import (
     GDSoftplus,
     GDTanh,
     GradientDescent,
+    dense,
     linear,
     relu,
     sigmoid,
@@ -97,6 +102,8 @@ from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
 
 __all__ = [
+    "Activate",
+    "Activation",
     "All2All",
     "All2AllLinear",
     "All2AllReLU",
@@ -121,6 +128,7 @@ __all__ = [
     "Decision",
     "DecisionGD",
     "DecisionMSE",
+    "Dense",
     "DeviceUnit",
     "DigitsLoader",
     "Dropout",
@@ -135,6 +143,7 @@ __all__ = [
     "Fixed",
     "Forward",
     "FullBatchLoader",
+    "GDActivate",
     "GDAvgPooling",
     "GDConcat",
     "GDConv",
@@ -143,10 +152,12 @@ __all__ = [
     "GDConvSigmoid",
     "GDConvSoftplus",
     "GDConvTanh",
+    "GDDense",
     "GDDropout",
     "GDJoin",
     "GDLinear",
     "GDMaxPooling",
+    "GDMul",
     "GDPooling",
     "GDProduct",
     "GDReLU",
@@ -168,6 +179,7 @@ __all__ = [
     "LearningRateAdjust",
     "Loader",
     "MaxPooling",
+    "Mul",
     "Normalizer",
     "Policy",
     "Pooling",
@@ -182,13 +194,17 @@ __all__ = [
     "TableLoader",
     "Uniform",
     "WineLoader",
+    "activation",
     "avg_pool",
     "channels",
     "conv",
+    "dense",
     "digits",
     "dropout",
+    "leaky_relu",
     "linear",
     "max_pool",
+    "mul",
     "normalizer_of",
     "parallel",
     "read_idx",

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Unpack, final
+from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack, final
 
 from veloflow.devices.expressions import element
 from veloflow.errors import ShapeError
-from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, Activation
+from veloflow.units.activation import (
+    LINEAR,
+    RELU,
+    SIGMOID,
+    SOFTPLUS,
+    TANH,
+    Activation,
+    activation_of,
+)
 from veloflow.units.filling import Filling, Uniform, magnitude
 from veloflow.units.forward import Forward
 from veloflow.units.gradient import GradientUnit, LayerGradient
@@ -32,6 +40,8 @@ __all__ = [
     "All2AllSoftmax",
     "All2AllSoftplus",
     "All2AllTanh",
+    "Dense",
+    "GDDense",
     "GDLinear",
     "GDReLU",
     "GDSigmoid",
@@ -39,6 +49,7 @@ __all__ = [
     "GDSoftplus",
     "GDTanh",
     "GradientDescent",
+    "dense",
     "linear",
     "relu",
     "sigmoid",
@@ -46,6 +57,15 @@ __all__ = [
     "softplus",
     "tanh",
 ]
+
+
+class AllOptions(TypedDict, total=False):
+    """What a fully connected unit may be told, as :class:`All2All` says."""
+
+    weights_filling: Filling | None
+    bias_filling: Filling | None
+    include_bias: bool
+    name: str | None
 
 
 class All2All(Forward):
@@ -76,7 +96,7 @@ class All2All(Forward):
         self.weights_filling = Uniform() if weights_filling is None else weights_filling
         self.bias_filling = self.weights_filling if bias_filling is None else bias_filling
         self.include_bias = include_bias
-        self._launch: Launch
+        self._launches: list[Launch] = []
 
     def initialize(self) -> None:
         """Declare output and parameters."""
@@ -85,6 +105,8 @@ class All2All(Forward):
         self.weights = self._declare_parameter("weights", neurons, inputs)
         if self.include_bias:
             self.bias = self._declare_parameter("bias", neurons)
+        if self.activation.needs_input:
+            self.sums = self.declare(*self.output.shape)
 
     def prepare(self) -> None:
         """Fill the parameters and bind the multiplication."""
@@ -99,7 +121,15 @@ class All2All(Forward):
         self._bind()
 
     def _bind(self) -> None:
-        self._launch = self._multiplication(self.output, self.activation)
+        formula = self.activation.formula
+        if self.sums is None or formula is None:
+            self._launches = [self._multiplication(self.output, self.activation)]
+        else:
+            arrays = {"x": self.sums, "y": self.output}
+            self._launches = [
+                self._multiplication(self.sums, LINEAR),
+                self.device.elementwise({"y": formula}, arrays),
+            ]
 
     def _multiplication(self, out: Array, activation: Activation) -> Launch:
         assert self.weights is not None
@@ -114,7 +144,8 @@ class All2All(Forward):
 
     def run(self) -> None:
         """Compute ``output``."""
-        self._launch()
+        for launch in self._launches:
+            launch()
 
 
 @final
@@ -153,6 +184,26 @@ class All2AllSigmoid(All2All):
 
 
 @final
+class Dense(All2All):
+    """A fully connected layer with any activation.
+
+    Args:
+        output_shape, more: as :class:`All2All` takes them.
+        activation: one of :data:`~veloflow.units.activation.ACTIVATIONS` or its name.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        output_shape: int | Sequence[int],
+        activation: str | Activation = LINEAR,
+        **more: Unpack[AllOptions],
+    ) -> None:
+        super().__init__(workflow, output_shape, **more)
+        self.activation = activation_of(activation, f"unit {self.path!r}")
+
+
+@final
 class All2AllSoftmax(All2All):
     """A fully connected layer whose rows of output are probabilities.
 
@@ -169,13 +220,8 @@ class All2AllSoftmax(All2All):
         self.max_idx = self.declare(len(self.output), dtype="int32")
 
     def _bind(self) -> None:
-        self._multiply = self._multiplication(self.output, LINEAR)
-        self._softmax = self.device.softmax(self.output, self.output, self.max_idx)
-
-    def run(self) -> None:
-        """Compute ``output`` and ``max_idx``."""
-        self._multiply()
-        self._softmax()
+        softmax = self.device.softmax(self.output, self.output, self.max_idx)
+        self._launches = [self._multiplication(self.output, LINEAR), softmax]
 
 
 class GradientDescent(LayerGradient):
@@ -246,6 +292,13 @@ class GDSigmoid(GradientDescent):
 
 
 @final
+class GDDense(GradientDescent):
+    """The gradient of :class:`Dense`."""
+
+    forward_kind = Dense
+
+
+@final
 class GDSoftmax(GradientDescent):
     """The gradient of :class:`All2AllSoftmax` behind a cross-entropy evaluator.
 
@@ -281,6 +334,18 @@ def softplus(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> L
 def linear(neurons: int | Sequence[int], **options: Unpack[DenseOptions]) -> Layer:
     """Return a fully connected layer without activation."""
     return _dense("linear", All2AllLinear, GDLinear, neurons, options)
+
+
+def dense(
+    neurons: int | Sequence[int],
+    activation: str | Activation = "linear",
+    **options: Unpack[DenseOptions],
+) -> Layer:
+    """Return a fully connected layer with this activation, given or by name, such as "gelu"."""
+    text = f"dense({neurons}, {getattr(activation, 'name', activation)!r})"
+    activation = activation_of(activation, f"layer {text}")
+    make = partial(Dense, output_shape=neurons, activation=activation)
+    return trained_layer(text, make, GDDense, options, DenseOptions.__optional_keys__)
 
 
 def softmax(classes: int, **options: Unpack[DenseOptions]) -> Layer:

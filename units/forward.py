@@ -25,11 +25,12 @@ class Forward(DeviceUnit):
     Attributes:
         output: the layer's output; its first dimension is the minibatch.
         weights, bias: the layer's parameters, or None.
+        sums: what the activation is applied to, where its gradient needs that; else None.
     """
 
     group: ClassVar[str] = "forward"
     #: what the layer's neurons make of their sums
-    activation: ClassVar[Activation] = LINEAR
+    activation: Activation = LINEAR
     #: inputs that the short form links to the attributes of the loader that have the same names
     loader_inputs: ClassVar[tuple[str, ...]] = ()
 
@@ -40,6 +41,7 @@ class Forward(DeviceUnit):
         self.output: Array
         self.weights: Parameter | None = None
         self.bias: Parameter | None = None
+        self.sums: Array | None = None
 
     def parameters(self) -> list[Parameter]:
         """Return the layer's parameters, weights first."""

@@ -249,21 +249,23 @@ class GradientUnit(Backward):
 class LayerGradient(GradientUnit):
     """The gradient of a layer with an activation y = f(s). An outline.
 
-    It makes d = err_output * f'(y), the gradient by the sums s.
+    It makes d = err_output * f'(s), the gradient by the sums s; f' is written from y where it can
+    be, and otherwise from s, which the forward unit has kept as ``sums``.
     """
 
     def initialize(self) -> None:
         """Declare ``err_input``, the velocities and, unless f' is 1, d."""
         super().initialize()
         self._delta: Array | None = None
-        if self.forward.activation.derivative is not None:
+        if not self.forward.activation.is_linear:
             self._delta = self.declare(*self.forward.output.shape)
 
     def _bind_delta(self) -> tuple[Array, list[Launch]]:
         """Return d, and what computes it."""
-        derivative = self.forward.activation.derivative
-        if self._delta is None or derivative is None:
+        if self._delta is None:
             return self.err_output, []
         arrays = {"err": self.err_output, "y": self.forward.output, "d": self._delta}
-        formula = element("err") * derivative(element("y"))
+        if self.forward.sums is not None:
+            arrays["x"] = self.forward.sums
+        formula = self.forward.activation.gradient
         return self._delta, [self.device.elementwise({"d": formula}, arrays)]
