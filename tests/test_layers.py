@@ -64,6 +64,7 @@ LAYERS = (
     Layer(
         "veloflow.sharing",
         may=("veloflow.errors", "veloflow.protocol.messages", "veloflow.sharing", "numpy"),
+        late=("_typeshed", "lz4", "zstandard"),
         never=CLOCKS_AND_SOCKETS,
     ),
     Layer(
@@ -118,8 +119,13 @@ LAYERS = (
         late=("veloflow.core", "veloflow.devices", "veloflow.runtime", "veloflow.views"),
     ),
     Layer(
+        "veloflow.conformance",
+        may=("veloflow.errors", "veloflow.protocol", "veloflow.sharing", "numpy"),
+        never=CLOCKS_AND_SOCKETS,
+    ),
+    Layer(
         "veloflow.testing",
-        may=("veloflow.errors", "veloflow.protocol"),
+        may=("veloflow.conformance", "veloflow.errors", "veloflow.protocol", "veloflow.sharing"),
         never=tuple(name for name in CLOCKS_AND_SOCKETS if name != "random"),
     ),
     Layer(

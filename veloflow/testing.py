@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from veloflow.conformance import check_codec
 from veloflow.protocol.events import (
     STAND_IN,
     Action,
@@ -66,7 +67,7 @@ from veloflow.protocol.messages import (
 )
 from veloflow.protocol.slave import Slave
 
-__all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock"]
+__all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock", "check_codec"]
 
 
 _FOR_EVER = 1e9
