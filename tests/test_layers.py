@@ -80,6 +80,14 @@ LAYERS = (
     ),
     Layer("veloflow.__main__", may=("veloflow.cli",)),
     Layer(
+        "veloflow.sklearn",
+        may=(
+            *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.models"),
+            *("veloflow.runtime", "veloflow.units", "numpy", "sklearn"),
+        ),
+        never=PROCESSES_AND_SOCKETS,
+    ),
+    Layer(
         "veloflow.runtime",
         may=(
             *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.protocol"),

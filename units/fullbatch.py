@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -33,12 +33,15 @@ class Samples:
         labels: (n,) raw labels: strings, whole numbers, None for no label; or None.
         lengths: samples in TEST, VALIDATION and TRAIN; their sum is n.
         targets: (n, *target shape) for regression; or None.
+        classes: all labels that there may be, in order of class number; None to number those that
+            are there in sorted order.
     """
 
     data: NDArray[Any]
     labels: ArrayLike | None
     lengths: tuple[int, int, int]
     targets: NDArray[Any] | None = None
+    classes: Sequence[Label] | None = None
 
 
 class FullBatchLoader(Loader):
@@ -92,7 +95,9 @@ class FullBatchLoader(Loader):
         _check(samples, self.path)
         labels = None
         if samples.labels is not None:
-            labels, self.labels_mapping = class_numbers(samples.labels)
+            known = samples.classes
+            mapping = None if known is None else {raw: n for n, raw in enumerate(known)}
+            labels, self.labels_mapping = class_numbers(samples.labels, mapping)
         order, self.class_lengths = self._split(samples, labels)
         self._labels = None if labels is None else labels[order]
         self._targets = None if samples.targets is None else samples.targets[order]
@@ -209,6 +214,8 @@ class ArrayLoader(FullBatchLoader):
         labels: (n,) raw labels, or None.
         targets: (n, *target shape), or None.
         validation: (data, labels) for VALIDATION; test: the same for TEST.
+        classes: all labels that there may be, in order of class number; by default those that are
+            there, sorted.
         **options: see :class:`FullBatchLoader`.
     """
 
@@ -221,6 +228,7 @@ class ArrayLoader(FullBatchLoader):
         targets: ArrayLike | None = None,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
+        classes: Sequence[Label] | None = None,
         minibatch_size: int = 100,
         shuffle_limit: int | None = None,
         normalization: str | Normalizer = "none",
@@ -240,6 +248,7 @@ class ArrayLoader(FullBatchLoader):
         self._parts = [part for part in (test, validation, (data, labels)) if part is not None]
         lengths = [len(np.asarray(part[0])) if part else 0 for part in (test, validation)]
         self._lengths = (lengths[0], lengths[1], len(np.asarray(data)))
+        self._classes = classes
         self._given_targets = None if targets is None else np.asarray(targets)
 
     def load_samples(self) -> Samples:
@@ -249,4 +258,4 @@ class ArrayLoader(FullBatchLoader):
         if labels and len(labels) < len(self._parts):
             raise DataError(f"unit {self.path!r}: some of the parts have labels and some have none")
         joined = np.concatenate(labels) if labels else None
-        return Samples(data, joined, self._lengths, self._given_targets)
+        return Samples(data, joined, self._lengths, self._given_targets, self._classes)

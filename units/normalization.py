@@ -34,6 +34,7 @@ __all__ = [
     "Normalizer",
     "Pointwise",
     "RangeLinear",
+    "Standard",
     "normalizer_of",
 ]
 
@@ -353,6 +354,55 @@ class MeanDispersion(_Extremes):
         return mean, np.where(spread == 0, 1.0, spread)
 
 
+@final
+class Standard(Normalizer):
+    """Subtracts each feature's mean and divides by its standard deviation: y = (x - mean) / std.
+
+    The deviation is that of the training samples themselves (divided by n); a constant feature is
+    divided by 1. Batches are merged as Chan, Golub and LeVeque do (1979), which loses no digits.
+    """
+
+    name = "standard"
+    learned = ("count", "mean", "squares")
+
+    def __init__(self) -> None:
+        self.count: int | None = None
+        self.mean: Floats | None = None
+        self.squares: Floats | None = None  # sum of squared differences from the mean
+
+    def analyze(self, samples: Samples) -> None:
+        """Merge the samples' mean and squares with those so far."""
+        if not len(samples):
+            return
+        x = samples.astype(np.float64)
+        count, mean = len(x), x.mean(axis=0)
+        squares = np.square(x - mean).sum(axis=0)
+        if self.count and self.mean is not None and self.squares is not None:
+            before, total = self.count, self.count + count
+            step = mean - self._known(self.mean, samples)
+            squares = self.squares + squares + np.square(step) * (before * count / total)
+            mean = self.mean + step * (count / total)
+            count = total
+        self.count, self.mean, self.squares = count, np.asarray(mean), np.asarray(squares)
+
+    def normalize(self, samples: Samples) -> Floats:
+        """Return the shifted and scaled samples."""
+        mean, deviation = self._coefficients(samples)
+        return np.asarray((samples - mean) / deviation, np.float64)
+
+    def denormalize(self, values: Floats, context: Mapping[str, Floats] | None = None) -> Floats:
+        """Scale and shift back."""
+        mean, deviation = self._coefficients(values)
+        return np.asarray(values * deviation + mean, np.float64)
+
+    def _coefficients(self, samples: Samples) -> tuple[Floats, Floats]:
+        mean, squares = self._known(self.mean, samples), self._known(self.squares, samples)
+        deviation = np.sqrt(squares / (self.count or 1))
+        # what is left of a constant by rounding is no deviation
+        is_flat = deviation <= 10 * np.finfo(np.float64).eps * np.abs(mean)
+        return mean, np.where(is_flat, 1.0, deviation)
+
+
 def _added(
     total: Floats | None, count: int | None, samples: Samples
 ) -> tuple[Floats | None, int | None]:
@@ -465,6 +515,7 @@ _KINDS: dict[str, type[Normalizer]] = {
         Pointwise,
         ExternalMean,
         InternalMean,
+        Standard,
     )
 }
 

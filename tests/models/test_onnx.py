@@ -16,19 +16,25 @@ from veloflow.units import (
     ArrayLoader,
     Forward,
     Layer,
+    activation,
     avg_pool,
+    channels,
     conv,
     digits,
     dropout,
     linear,
     max_pool,
+    mul,
+    parallel,
     relu,
+    residual,
     sigmoid,
     softmax,
     softplus,
     standard_workflow,
     tanh,
 )
+from veloflow.units.activation import ACTIVATIONS
 from veloflow.units.gradient import Backward
 from veloflow.units.normalization import ExternalMean
 
@@ -96,16 +102,25 @@ def test_convolutions_and_pooling(tmp_path, shape):
     assert kinds.count("Transpose") == (1 if len(shape) == 2 else 2)
 
 
-def test_every_activation_of_convolutions(tmp_path):
-    kinds = ("linear", "tanh", "sigmoid", "relu", "softplus")
-    layers = [*(conv(3, 2, activation=kind) for kind in kinds), softmax(10)]
-    exported(named(network, layers=layers, shape=(8, 8)), tmp_path)
+def test_every_activation_of_convolutions_and_alone(tmp_path):
+    layers = [conv(3, 2, activation=kind) for kind in ("linear", "tanh", "sigmoid", "softplus")]
+    alone = [activation(kind) for kind in ACTIVATIONS]
+    exported(named(network, layers=[*layers, *alone, softmax(10)], shape=(8, 8)), tmp_path)
+
+
+def test_branches(tmp_path):
+    layers = [
+        mul(0.1), residual(tanh(64)), parallel([tanh(5)], [relu(5)], join="product"),
+        parallel([tanh(3)], [channels(1, 4)], []), softmax(10),
+    ]  # fmt: skip
+    exported(named(network, layers=layers), tmp_path)
 
 
 @pytest.mark.parametrize(
     "kind",
     [
         "none", "linear", "range_linear", "mean_disp", "exp", "pointwise", "internal_mean",
+        "standard",
         ExternalMean(np.arange(64.0), scale=0.5),
     ],
     ids=str,

@@ -10,7 +10,6 @@ from veloflow.devices.selection import (
     open_device,
 )
 from veloflow.devices.selftest import self_test
-from veloflow.devices.window import Window
 
 __all__ = [
     "Array",
@@ -20,7 +19,6 @@ __all__ = [
     "Launch",
     "Program",
     "Space",
-    "Window",
     "choose_device",
     "examine_devices",
     "expressions",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from veloflow.devices.expressions import Apply, Const, Element, Expression, walk
+from veloflow.devices.expressions import Apply, Const, Element, Expression, Index, walk
 from veloflow.errors import GraphError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _NODES = {
     "exp": "Exp", "log": "Log", "tanh": "Tanh", "sqrt": "Sqrt", "sin": "Sin", "cos": "Cos",
     "floor": "Floor",
 }  # fmt: skip
+#: activations that ONNX has by name
+_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "softplus": "Softplus"}
 _COMPARISONS = {
     "less": ("Less", False), "less_equal": ("LessOrEqual", False),
     "equal": ("Equal", False), "not_equal": ("Equal", True),
@@ -129,25 +132,28 @@ class OnnxGraph:
         self._channels_first[result] = x  # so no node turns it back; what is not read goes
         return result
 
-    def activation(self, activation: Activation, x: str) -> str:
-        """Return f(x)."""
-        if activation.forward is None:
+    def activation(self, activation: Activation, x: str, shape: Sequence[int]) -> str:
+        """Return f(x) for x of (batch, *shape), of the same shape."""
+        formula = activation.formula
+        if formula is None:
             return x
-        match activation.name:
-            case "relu":
-                return self.op("Relu", x)
-            case "sigmoid":
-                return self.op("Sigmoid", x)
-            case "softplus":
-                return self.op("Softplus", x)
-        assert activation.formula is not None
-        return self.formula(activation.formula, x=x)
+        if activation.name in _ACTIVATIONS:
+            return self.op(_ACTIVATIONS[activation.name], x)
+        if not any(isinstance(node, Index) for node in walk(formula)):
+            return self.formula(formula, x=x)
+        y = self.formula(formula, columns=math.prod(shape), x=self.flat(x))
+        return self.reshape(y, (0, *shape))
 
-    def formula(self, formula: Expression, **elements: str) -> str:
+    def formula(self, formula: Expression, *, columns: int = 0, **elements: str) -> str:
         """Return a formula of elements, computed by the operators that it is made of.
 
+        Args:
+            formula: as devices compute it.
+            columns: of the elements, matrices, if the formula asks for their number: ``index(1)``.
+            **elements: the tensors, by the names that the formula has for them.
+
         Raises:
-            GraphError: the formula asks for an index or for numbers given at each launch.
+            GraphError: the formula asks for rows' numbers, or for numbers given at each launch.
         """
         found: dict[Expression, str] = {}
         for node in walk(formula):
@@ -156,6 +162,8 @@ class OnnxGraph:
                     found[node] = self.constant(value)
                 case Element(name):
                     found[node] = elements[name]
+                case Index(1) if columns:
+                    found[node] = self.constant(np.arange(columns))
                 case Apply(operation, operands):
                     found[node] = self._apply(operation, [found[one] for one in operands])
                 case _:

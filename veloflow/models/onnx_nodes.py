@@ -11,14 +11,17 @@ A unit of your own joins with a few lines::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from veloflow.errors import GraphError
+from veloflow.units.activation_layer import Activate, Mul
 from veloflow.units.all2all import All2All, All2AllSoftmax
 from veloflow.units.convolution import Conv
 from veloflow.units.dropout import Dropout
+from veloflow.units.joining import Concat, Join, Product, Sum
 from veloflow.units.normalization import (
     Exponential,
     ExternalMean,
@@ -29,8 +32,10 @@ from veloflow.units.normalization import (
     Normalizer,
     Pointwise,
     RangeLinear,
+    Standard,
 )
 from veloflow.units.pooling import AvgPooling, MaxPooling, Pooling
+from veloflow.units.splitting import Slice, Split
 
 if TYPE_CHECKING:
     from veloflow.core import Unit
@@ -123,7 +128,8 @@ def _dense(unit: All2All, graph: OnnxGraph) -> str:
     operands = [graph.flat(graph.input(unit)), graph.parameter(unit.weights)]
     if unit.bias is not None:
         operands.append(graph.parameter(unit.bias))
-    y = graph.activation(unit.activation, graph.op("Gemm", *operands, transB=1))
+    y = graph.op("Gemm", *operands, transB=1)
+    y = graph.activation(unit.activation, y, unit.weights.shape[:1])
     return y if len(unit.output_shape) == 1 else graph.reshape(y, (0, *unit.output_shape))
 
 
@@ -140,6 +146,54 @@ def _dropout(unit: Dropout, graph: OnnxGraph) -> str:
     return graph.input(unit)
 
 
+@onnx_node(Activate)
+def _activate(unit: Activate, graph: OnnxGraph) -> str:
+    return graph.activation(unit.activation, graph.input(unit), unit.output.shape[1:])
+
+
+@onnx_node(Mul)
+def _mul(unit: Mul, graph: OnnxGraph) -> str:
+    return graph.op("Mul", graph.input(unit), graph.constant(unit.known_factor()))
+
+
+# -- graphs with branches --------------------------------------------------------------------------
+
+
+def _branches(unit: Join, graph: OnnxGraph) -> list[str]:
+    return [graph.input(unit, f"branch{number}") for number in range(len(unit.branch))]
+
+
+@onnx_node(Sum)
+def _sum(unit: Sum, graph: OnnxGraph) -> str:
+    return reduce(lambda left, right: graph.op("Add", left, right), _branches(unit, graph))
+
+
+@onnx_node(Product)
+def _product(unit: Product, graph: OnnxGraph) -> str:
+    return reduce(lambda left, right: graph.op("Mul", left, right), _branches(unit, graph))
+
+
+@onnx_node(Concat)
+def _concat(unit: Concat, graph: OnnxGraph) -> str:
+    return graph.op("Concat", *_branches(unit, graph), axis=-1)
+
+
+@onnx_node(Slice)
+def _slice(unit: Slice, graph: OnnxGraph) -> str:
+    ends = [unit.start], [unit.start + unit.output.shape[-1]], [-1]
+    return graph.op("Slice", graph.input(unit), *(graph.constant(one, "int64") for one in ends))
+
+
+@onnx_node(Split)
+def _split(unit: Split, graph: OnnxGraph) -> Mapping[str, str]:
+    sizes = graph.constant(unit.sizes, "int64")
+    parts = graph.ops("Split", graph.input(unit), sizes, outputs=len(unit.sizes), axis=-1)
+    return {f"output{number}": part for number, part in enumerate(parts)}
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
 def _images(unit: Conv | Pooling, graph: OnnxGraph) -> str:
     """Return the input as (batch, channels, height, width)."""
     x = graph.input(unit)
@@ -151,7 +205,7 @@ def _images(unit: Conv | Pooling, graph: OnnxGraph) -> str:
 @onnx_node(Conv)
 def _convolution(unit: Conv, graph: OnnxGraph) -> str:
     assert unit.weights is not None
-    channels = unit.window.image[2] // unit.groups
+    channels = unit.window.image[2]
     weights = np.array(unit.weights.value.read()).reshape(unit.kernels, *unit.size, channels)
     operands = [_images(unit, graph), graph.parameter(unit.weights, weights.transpose(0, 3, 1, 2))]
     if unit.bias is not None:
@@ -160,9 +214,10 @@ def _convolution(unit: Conv, graph: OnnxGraph) -> str:
     y = graph.op(
         "Conv", *operands,
         kernel_shape=list(unit.size), strides=list(unit.stride), pads=[top, left, bottom, right],
-        group=unit.groups,
     )  # fmt: skip
-    return graph.channels_last(graph.activation(unit.activation, y))
+    if unit.activation.name == "sincos":  # it goes by the place in the last axis
+        return graph.activation(unit.activation, graph.channels_last(y), unit.output.shape[1:])
+    return graph.channels_last(graph.activation(unit.activation, y, unit.output.shape[1:]))
 
 
 @onnx_node(MaxPooling)
@@ -203,7 +258,7 @@ def _unchanged(
     return x
 
 
-@_normalizer(RangeLinear, Pointwise, MeanDispersion, InternalMean, ExternalMean)
+@_normalizer(RangeLinear, Pointwise, MeanDispersion, Standard, InternalMean, ExternalMean)
 def _learned(normalizer: Normalizer, graph: OnnxGraph, x: str, shape: tuple[int, ...]) -> str:
     """Each of these is y = x factor + offset, so what becomes of 0 and of 1 tells both."""
     offset = normalizer.normalize(np.zeros((1, *shape)))[0]

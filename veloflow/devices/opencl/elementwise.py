@@ -167,8 +167,7 @@ def elementwise(
         return host.elementwise(formulas, twins)
 
     def variant() -> Variant:
-        dtypes = [array.dtype for array in used.values()]
-        numbers = engine.numbers(formula_dtype(used.values()), *dtypes)
+        numbers = engine.numbers(formula_dtype(used.values()))
         code = formula_code(list(formulas.values()), used, space.layouts, numbers)
         source = source_of(formulas, code, numbers, used, engine.defines)
 

@@ -74,10 +74,8 @@ class Engine:
 
     # -- how work is cut ----------------------------------------------------------------------
 
-    def numbers(self, real: np.dtype[Any], *others: np.dtype[Any]) -> Numbers:
-        """Return what kernels compute with for a real dtype, where the others meet it.
-
-        A vector of the widest of them fills a register and no more.
+    def numbers(self, real: np.dtype[Any]) -> Numbers:
+        """Return what kernels compute with for a real dtype.
 
         Raises:
             KernelError: the device has no such numbers.
@@ -86,8 +84,7 @@ class Engine:
             raise KernelError(f"no kernel computes in {real}")
         if real.itemsize == 8 and not self.hardware.has_double:
             raise KernelError(f"{self.hardware.name} has no float64")
-        widest = max(one.itemsize for one in (real, *others))
-        return Numbers(c_type(real), self.hardware.lanes(widest))
+        return Numbers(c_type(real), self.hardware.lanes(real.itemsize))
 
     def spread(self, units: int, at_least: int) -> tuple[tuple[int], tuple[int]]:
         """Return the number of work-items and the group for ``units`` of work.

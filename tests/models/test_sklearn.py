@@ -1,0 +1,106 @@
+"""The estimators for scikit-learn: its own checks, and what its users do with estimators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits, load_wine
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from veloflow.errors import InputError
+from veloflow.sklearn import VeloflowClassifier, VeloflowRegressor
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [
+        VeloflowClassifier(hidden_layer_sizes=(10,), max_epochs=30),
+        VeloflowRegressor(hidden_layer_sizes=(10,), max_epochs=30),
+    ]
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def test_digits_in_a_pipeline_with_a_grid():
+    x, y = load_digits(return_X_y=True)
+    pipeline = make_pipeline(
+        StandardScaler(), VeloflowClassifier(max_epochs=5, random_state=0, normalization="none")
+    )
+    grid = {"veloflowclassifier__hidden_layer_sizes": [(3,), (40,)]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(x[:600], y[:600])
+    assert search.best_params_["veloflowclassifier__hidden_layer_sizes"] == (40,)
+    assert search.score(x[600:], y[600:]) > 0.8
+
+
+def test_labels_of_any_kind_come_back():
+    x, y = load_wine(return_X_y=True)
+    names = np.array(["red", "white", "rose"])[y]
+    model = VeloflowClassifier((8,), max_epochs=20, random_state=1).fit(x, names)
+    assert model.classes_.tolist() == ["red", "rose", "white"]
+    assert model.score(x, names) > 0.95
+    shares = model.predict_proba(x)
+    np.testing.assert_allclose(shares.sum(axis=1), 1)
+    assert (model.classes_[shares.argmax(axis=1)] == model.predict(x)).all()
+
+
+def test_the_seed_says_all_and_a_clone_learns_anew():
+    x, y = load_wine(return_X_y=True)
+    model = VeloflowClassifier((5,), max_epochs=3, random_state=7).fit(x, y)
+    again = clone(model)
+    assert not hasattr(again, "parameters_")
+    assert (again.fit(x, y).predict_proba(x) == model.predict_proba(x)).all()
+    other = clone(model).set_params(random_state=8).fit(x, y)
+    assert (other.predict_proba(x) != model.predict_proba(x)).any()
+
+
+def test_early_stopping_keeps_the_best_parameters():
+    x, y = load_digits(return_X_y=True)
+    model = VeloflowClassifier(
+        (10,), max_epochs=30, early_stopping=True, n_iter_no_change=2, random_state=0,
+        learning_rate=0.5,
+    ).fit(x[:300], y[:300])  # fmt: skip
+    assert model.n_iter_ < 30
+    assert model.best_epoch_ <= model.n_iter_ - 1
+
+
+def test_partial_fit_learns_bit_by_bit_though_a_part_lacks_classes():
+    x, y = load_wine(return_X_y=True)
+    model = VeloflowClassifier((8,), random_state=0, batch_size=20)
+    model.partial_fit(x, y, classes=[0, 1, 2])
+    for _ in range(15):
+        for part in (y != 2, y == 2):
+            model.partial_fit(x[part], y[part])
+    assert model.n_iter_ == 31
+    model.partial_fit(x, y)
+    assert model.score(x, y) > 0.9
+    with pytest.raises(ValueError, match="labels that are not among the classes"):
+        model.partial_fit(x, y + 1)
+
+
+def test_regression_on_real_data_beats_a_straight_line_by_nothing_less():
+    x, y = load_diabetes(return_X_y=True)
+    model = VeloflowRegressor((), max_epochs=50, random_state=0)
+    assert cross_val_score(model, x, y, cv=3).mean() > 0.4
+    two = VeloflowRegressor((10,), max_epochs=5, random_state=0).fit(x, np.stack([y, -y], axis=1))
+    assert two.predict(x).shape == (len(x), 2)
+
+
+def test_export_gives_the_same_probabilities(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    x, y = load_wine(return_X_y=True)
+    model = VeloflowClassifier((8,), dropout=0.2, max_epochs=5, random_state=0).fit(x, y)
+    session = runtime.InferenceSession(model.export_onnx(tmp_path / "wine.onnx"))
+    (found,) = session.run(None, {"input": x.astype(np.float32)})
+    np.testing.assert_allclose(found, model.predict_proba(x), atol=1e-5)
+
+
+def test_a_wrong_parameter_is_named():
+    x, y = load_wine(return_X_y=True)
+    with pytest.raises(InputError, match=r"activation is 'tahn' \(did you mean 'tanh'\?\)"):
+        VeloflowClassifier(activation="tahn").fit(x, y)
