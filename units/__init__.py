@@ -96,12 +96,31 @@ from veloflow.units.pooling import (
     avg_pool,
     max_pool,
 )
+from veloflow.units.recurrent import (
+    GDGRU,
+    GDLSTM,
+    GDRNN,
+    GRU,
+    LSTM,
+    RNN,
+    GDRecurrent,
+    Recurrent,
+    gru,
+    lstm,
+    rnn,
+)
 from veloflow.units.splitting import GDSlice, GDSplit, Slice, Split, channels
 from veloflow.units.standard import StandardUnits, standard_workflow
 from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
 
 __all__ = [
+    "GDGRU",
+    "GDLSTM",
+    "GDRNN",
+    "GRU",
+    "LSTM",
+    "RNN",
     "Activate",
     "Activation",
     "All2All",
@@ -161,6 +180,7 @@ __all__ = [
     "GDPooling",
     "GDProduct",
     "GDReLU",
+    "GDRecurrent",
     "GDSigmoid",
     "GDSlice",
     "GDSoftmax",
@@ -184,6 +204,7 @@ __all__ = [
     "Policy",
     "Pooling",
     "Product",
+    "Recurrent",
     "Samples",
     "Slice",
     "Split",
@@ -201,8 +222,10 @@ __all__ = [
     "dense",
     "digits",
     "dropout",
+    "gru",
     "leaky_relu",
     "linear",
+    "lstm",
     "max_pool",
     "mul",
     "normalizer_of",
@@ -210,6 +233,7 @@ __all__ = [
     "read_idx",
     "relu",
     "residual",
+    "rnn",
     "sigmoid",
     "softmax",
     "softplus",

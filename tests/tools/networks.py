@@ -98,14 +98,17 @@ class Network:
 
 
 def network(
-    layers, x, *, labels=None, targets=None, size=None, device=None, dtype="float64", seed=1, **more
-):
+    layers, x, *, labels=None, targets=None, size=None, lengths=None, device=None,
+    dtype="float64", seed=1, **more,
+):  # fmt: skip
     """Return a network of ``layers`` on a minibatch; ``more`` goes to standard_workflow.
 
     Its learning rate is 0 unless given, so that gradients can be looked at in peace.
     """
     wf = workflow_on(device, seed=seed, dtype=dtype)
     given = Given(wf, **minibatch(x, labels=labels, targets=targets, size=size))
+    if lengths is not None:
+        given.give(minibatch_lengths=np.asarray(lengths, np.int32))
     loss = "softmax" if targets is None else "mse"
     rates = {"learning_rate": 0.0, "weights_decay": 0.0, **more}
     units = standard_workflow(wf, loader=given, layers=layers, loss=loss, **rates)
