@@ -71,6 +71,8 @@ class Recurrent(Forward):
     Attributes:
         recurrent: the recurrent weights U.
         recurrent_bias: added to the product with U, or None (only GRU has one).
+        inflow: (time, rows, gates * cells), the products with W; LSTM and GRU turn them into what
+            the gates let through.
         states: (time + 1, rows, cells), the states before and after each step; there may be more
             rows than samples, for each step begins where a device can begin a buffer.
     """
@@ -113,7 +115,7 @@ class Recurrent(Forward):
 
     @abstractmethod
     def bind_steps(self) -> list[_Step]:
-        """Bind what makes states[step + 1] of sums[step], biases, product and states[step].
+        """Bind what makes states[step + 1] of inflow[step], biases, product and states[step].
 
         The product, of states[step] and U, is there from the second step on.
         """
@@ -155,7 +157,7 @@ class Recurrent(Forward):
         if self.has_recurrent_bias:
             self.recurrent_bias = self._declare_parameter("recurrent_bias", columns)
         self.sequence = self.declare(steps * self.rows, inputs)
-        self.sums = self.declare(steps, self.rows, columns)
+        self.inflow = self.declare(steps, self.rows, columns)
         self.product = self.declare(self.rows, columns)
         self.states = self.declare(steps + 1, self.rows, self.cells)
         self.lengths = self.declare(self.rows, dtype="int32")
@@ -176,7 +178,7 @@ class Recurrent(Forward):
                 self.sequence,
             ),
             device.gemm(
-                self.sequence, self.weights.value, self.flat(self.sums),
+                self.sequence, self.weights.value, self.flat(self.inflow),
                 transpose_b=True,
             ),
         ]  # fmt: skip
@@ -304,7 +306,7 @@ class GDRecurrent(GradientUnit):
         forward = self.forward
         steps = forward.steps if forward.return_sequences else 1
         self.errors = self.declare(steps, forward.rows, forward.cells)
-        self.deltas = self.declare(*forward.sums.shape)
+        self.deltas = self.declare(*forward.inflow.shape)
         self.product = self.declare(forward.rows, forward.cells)
         if self.needs_err_input:
             self._err_sequence = self.declare(*forward.sequence.shape)
@@ -440,7 +442,7 @@ class RNN(Recurrent):
     def _bind_step(self, step: int) -> _Step:
         assert self.bias is not None
         arrays = {
-            "sums": self.step_of(self.sums, step),
+            "sums": self.step_of(self.inflow, step),
             "bias": self.bias.value.reshape(1, self.cells),
             "product": self.product,
             "before": self.step_of(self.states, step),
@@ -517,10 +519,10 @@ class LSTM(Recurrent):
         self.squashed = self.declare(self.steps, self.rows, self.cells)
 
     def bind_steps(self) -> list[_Step]:
-        """Bind the gates; the sums become what the gates let through."""
+        """Bind the gates."""
         assert self.bias is not None
         arrays = {
-            "gates": self.sums,
+            "gates": self.inflow,
             "bias": self.bias.value,
             "product": self.product,
             "cells": self.memory,
@@ -553,7 +555,7 @@ class GDLSTM(GDRecurrent):
         """Bind the deltas."""
         forward = self.forward
         arrays = {
-            "gates": forward.sums,
+            "gates": forward.inflow,
             "cells": forward.memory,
             "squashed": forward.squashed,
             "errors": self.errors,
@@ -590,11 +592,11 @@ class GRU(Recurrent):
         self.inner = self.declare(self.steps, self.rows, self.cells)
 
     def bind_steps(self) -> list[_Step]:
-        """Bind the gates; the sums become what the gates let through."""
+        """Bind the gates."""
         assert self.bias is not None
         assert self.recurrent_bias is not None
         arrays = {
-            "gates": self.sums,
+            "gates": self.inflow,
             "bias": self.bias.value,
             "recurrent_bias": self.recurrent_bias.value,
             "product": self.product,
@@ -632,7 +634,7 @@ class GDGRU(GDRecurrent):
         """Bind the deltas."""
         forward = self.forward
         arrays = {
-            "gates": forward.sums,
+            "gates": forward.inflow,
             "inner": forward.inner,
             "states": forward.states,
             "errors": self.errors,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import veloflow
-from tests.runtime.test_cluster import leaves_nothing  # noqa: F401
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
