@@ -55,7 +55,17 @@ from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.dropout import Dropout, GDDropout, dropout
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.farm_map import FarmMap
-from veloflow.units.filling import Constant, FanIn, Filling, Gaussian, Uniform
+from veloflow.units.filling import (
+    Constant,
+    FanIn,
+    Filling,
+    Gabor,
+    Gaussian,
+    Glorot,
+    He,
+    Orthogonal,
+    Uniform,
+)
 from veloflow.units.forward import Forward
 from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
 from veloflow.units.gradient import Backward, GradientUnit
@@ -77,12 +87,14 @@ from veloflow.units.joining import (
 from veloflow.units.layer import Branches, Layer
 from veloflow.units.learning_rate import (
     ArbitraryStep,
+    Cosine,
     Exp,
     Fixed,
     Inv,
     LearningRateAdjust,
     Policy,
     StepExp,
+    WarmUp,
 )
 from veloflow.units.loader import Loader
 from veloflow.units.normalization import Normalizer, normalizer_of
@@ -109,6 +121,22 @@ from veloflow.units.recurrent import (
     lstm,
     rnn,
 )
+from veloflow.units.rollback import (
+    OnPlateau,
+    Rollback,
+)
+from veloflow.units.solvers import (
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    AdamW,
+    Hyperparameters,
+    Momentum,
+    Nesterov,
+    RMSprop,
+    Rprop,
+    Solver,
+)
 from veloflow.units.splitting import GDSlice, GDSplit, Slice, Split, channels
 from veloflow.units.standard import StandardUnits, standard_workflow
 from veloflow.units.stream import StreamLoader
@@ -123,6 +151,10 @@ __all__ = [
     "RNN",
     "Activate",
     "Activation",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
     "All2All",
     "All2AllLinear",
     "All2AllReLU",
@@ -144,6 +176,7 @@ __all__ = [
     "ConvSigmoid",
     "ConvSoftplus",
     "ConvTanh",
+    "Cosine",
     "Decision",
     "DecisionGD",
     "DecisionMSE",
@@ -188,9 +221,13 @@ __all__ = [
     "GDSplit",
     "GDSum",
     "GDTanh",
+    "Gabor",
     "Gaussian",
+    "Glorot",
     "GradientDescent",
     "GradientUnit",
+    "He",
+    "Hyperparameters",
     "IDXLoader",
     "ImageFolderLoader",
     "Inv",
@@ -199,14 +236,22 @@ __all__ = [
     "LearningRateAdjust",
     "Loader",
     "MaxPooling",
+    "Momentum",
     "Mul",
+    "Nesterov",
     "Normalizer",
+    "OnPlateau",
+    "Orthogonal",
     "Policy",
     "Pooling",
     "Product",
+    "RMSprop",
     "Recurrent",
+    "Rollback",
+    "Rprop",
     "Samples",
     "Slice",
+    "Solver",
     "Split",
     "StandardUnits",
     "StepExp",
@@ -214,6 +259,7 @@ __all__ = [
     "Sum",
     "TableLoader",
     "Uniform",
+    "WarmUp",
     "WineLoader",
     "activation",
     "avg_pool",

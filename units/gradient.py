@@ -1,102 +1,29 @@
-"""What all gradient units share: errors going back, and the update of weights with their rates.
+"""What all gradient units share: errors going back, and the update of parameters by a solver.
 
-For each parameter w with gradient g (a mean over the minibatch), as in Veles:
-
-    g += decay * ((1 - l1) * w + 0.5 * l1 * sign(w))          L1 and L2
-    g += ortho / rows * (column sums of w - w)                 orthogonality of the rows
-    v  = moment * v - rate * g                                 Polyak's momentum, rate inside
-    w += v
-
-The rate is inside the velocity: where it changes from step to step, what is kept of earlier steps
-was made with the earlier rate. (In torch.optim.SGD the velocity is free of the rate; for a
-constant rate both give the same weights.)
+What a solver makes of a gradient, and with which numbers, stands in :mod:`veloflow.units.solvers`;
+how many parameters move in one launch, in :mod:`veloflow.units.update`.
 """
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from veloflow.core import Input, Workflow
 from veloflow.devices import Array
-from veloflow.devices.expressions import element, scalar, sign
+from veloflow.devices.parameters import Parameters
 from veloflow.errors import GraphError, InputError, ShapeError
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.solvers import Hyperparameters, Solver, solver_of
+from veloflow.units.update import Moved, Update, declare_slots
 
 if TYPE_CHECKING:
     from veloflow.core import Unit
-    from veloflow.devices import Device, Launch
-    from veloflow.devices.parameters import Parameter
+    from veloflow.devices import Launch
     from veloflow.units.forward import Forward
 
-__all__ = ["Backward", "GradientUnit", "Hyperparameters", "LayerGradient", "Momentum"]
-
-
-@dataclass
-class Hyperparameters:
-    """The numbers of one parameter's update. They may change between runs of the unit.
-
-    Attributes:
-        rate: the learning rate.
-        moment: the share of the last step that is kept.
-        decay: the weight of the regularization.
-        l1: its share of L1, the rest being L2, in [0, 1].
-        ortho: the weight of the orthogonality term; 0 switches it off for good.
-    """
-
-    rate: float = 0.01
-    moment: float = 0.0
-    decay: float = 0.0
-    l1: float = 0.0
-    ortho: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not all(math.isfinite(number) and number >= 0 for number in astuple(self)):
-            raise InputError(f"{self} must have finite numbers, none below 0")
-        if self.l1 > 1 or self.moment > 1:
-            raise InputError(f"{self} must have l1 and moment in [0, 1]")
-
-
-class Momentum:
-    """The update of one parameter by gradient descent with momentum (the formula at the top)."""
-
-    def __init__(self, device: Device, parameter: Parameter, numbers: Hyperparameters) -> None:
-        self._numbers = numbers
-        w, g, v = element("w"), element("g"), element("v")
-        rate, moment = scalar("rate"), scalar("moment")
-        decay, l1 = scalar("decay"), scalar("l1")
-        arrays = {
-            "w": parameter.value,
-            "g": parameter.gradient,
-            "v": parameter.slot("velocity"),
-        }
-        pull = g + decay * ((1 - l1) * w + 0.5 * l1 * sign(w))
-        self._sum: Launch | None = None
-        if numbers.ortho:
-            rows = parameter.shape[0]
-            sums = device.zeros((1, *parameter.shape[1:]), parameter.value.dtype)
-            self._sum = device.reduce("sum", w, {"w": parameter.value}, sums, axis=0)
-            arrays["sums"] = sums
-            pull = pull + scalar("ortho") * ((element("sums") - w) * (1 / rows))
-        velocity = moment * v - rate * pull
-        self._update = device.elementwise({"w": w + velocity, "v": velocity}, arrays)
-
-    def __call__(self) -> None:
-        """Take one step."""
-        numbers = self._numbers
-        scalars = {
-            "rate": numbers.rate,
-            "moment": numbers.moment,
-            "decay": numbers.decay,
-            "l1": numbers.l1,
-        }
-        if self._sum is not None:
-            self._sum()
-            scalars["ortho"] = numbers.ortho
-        self._update(**scalars)
+__all__ = ["Backward", "GradientUnit", "LayerGradient"]
 
 
 class Backward(DeviceUnit):
@@ -163,29 +90,44 @@ def _all_units_around(unit: Unit) -> Iterator[Unit]:
 class GradientUnit(Backward):
     """The gradient of a forward unit with parameters, and their update. An outline.
 
-    It gives ``err_input`` first and then moves the parameters; so units that run later in the
-    backward pass see the gradient at the parameters of the forward pass.
+    It gives ``err_input`` and the gradients; then the parameters move. Gradient units that follow
+    each other in the control graph, and of which no gate can stop one alone, move their parameters
+    together in one launch, when the last of them has run. So all units of the backward pass see the
+    parameters of the forward pass.
 
     Args:
         forward: the unit whose gradient this is.
-        learning_rate: the rate of the weights, and of the bias unless it has its own.
+        learning_rate: the rate of the weights, and of the bias unless it has its own; by default
+            the solver's usual one.
         weights_decay: the weight of the regularization (Veles's default is not zero).
         gradient_moment: the momentum, also of the bias unless it has its own.
         l1_vs_l2: the share of L1 in the regularization.
         factor_ortho: the weight of the orthogonality of rows.
         learning_rate_bias, weights_decay_bias, gradient_moment_bias, l1_vs_l2_bias: the same for
             the bias.
+        solver: what moves the weights, and the bias unless it has its own: a solver, or the name
+            of one, such as ``Adam(beta1=0.8)`` or ``"adam"``; by default ``Momentum()``.
+        solver_bias: what moves the bias.
+        clip_value: the largest magnitude of an element of a gradient; 0 does not clip.
+        clip_norm: the largest norm of all gradients that move together; 0 does not clip.
+        max_norm: the largest norm of one neuron's weights after a step; 0 sets no limit.
+        accumulate: how many minibatches there are to a step, which is by the mean of their
+            gradients. They are counted over the ends of epochs.
 
     Attributes:
         weights_numbers, bias_numbers: the hyperparameters in use; they may be changed at any time.
+        steps: how many steps the parameters have taken.
     """
+
+    #: whether ``run`` and ``run_as_master`` call :meth:`update` once, at their end
+    moves_at_once: ClassVar[bool] = True
 
     def __init__(
         self,
         workflow: Workflow,
         forward: Forward,
         *,
-        learning_rate: float = 0.01,
+        learning_rate: float | None = None,
         weights_decay: float = 5e-5,
         gradient_moment: float = 0.0,
         l1_vs_l2: float = 0.0,
@@ -194,34 +136,80 @@ class GradientUnit(Backward):
         weights_decay_bias: float = 0.0,
         gradient_moment_bias: float | None = None,
         l1_vs_l2_bias: float = 0.0,
+        solver: Solver | str = "momentum",
+        solver_bias: Solver | str | None = None,
+        clip_value: float = 0.0,
+        clip_norm: float = 0.0,
+        max_norm: float = 0.0,
+        accumulate: int = 1,
         name: str | None = None,
     ) -> None:
         super().__init__(workflow, forward, name=name)
+        self.weights_solver = solver_of(solver)
+        self.bias_solver = self.weights_solver if solver_bias is None else solver_of(solver_bias)
+        if accumulate < 1:
+            raise InputError(f"unit {self.path!r}: accumulate is {accumulate}; give at least 1")
+        self.accumulate = accumulate
+        rate, rate_bias = learning_rate, learning_rate_bias
+        if rate_bias is None and (rate is not None or solver_bias is None):
+            rate_bias = rate
         self.weights_numbers = Hyperparameters(
-            learning_rate, gradient_moment, weights_decay, l1_vs_l2, factor_ortho
+            self.weights_solver.learning_rate if rate is None else rate,
+            gradient_moment,
+            weights_decay,
+            l1_vs_l2,
+            factor_ortho,
+            clip_value,
+            clip_norm,
+            max_norm,
         )
         self.bias_numbers = Hyperparameters(
-            learning_rate if learning_rate_bias is None else learning_rate_bias,
+            self.bias_solver.learning_rate if rate_bias is None else rate_bias,
             gradient_moment if gradient_moment_bias is None else gradient_moment_bias,
             weights_decay_bias,
             l1_vs_l2_bias,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
         )
-        self._updates: list[Momentum] = []
+        self.steps = 0
+        self._next: GradientUnit | None = None  #: who moves this unit's parameters with its own
+        self._is_waiting = False  #: the gradients are there, and the parameters have not moved yet
+        self._update: Update | None = None
+        self._before: list[GradientUnit] = []
 
-    def _numbers_of(self, parameter: Parameter) -> Hyperparameters:
-        return self.bias_numbers if parameter is self.forward.bias else self.weights_numbers
+    def moved(self) -> list[Moved]:
+        """Return the parameters that this unit's gradients move, and how."""
+        return [
+            Moved(one, self.bias_solver, self.bias_numbers, self)
+            if one is self.forward.bias
+            else Moved(one, self.weights_solver, self.weights_numbers, self)
+            for one in self.forward.parameters()
+        ]
 
     def initialize(self) -> None:
-        """Declare ``err_input`` and the velocities."""
+        """Declare ``err_input`` and what the solvers keep.
+
+        Raises:
+            InputError: a solver can do nothing with its numbers.
+        """
         super().initialize()
-        for parameter in self.forward.parameters():
-            parameter.slot("velocity")
+        for one in self.moved():
+            try:
+                one.solver.check(one.numbers)
+            except InputError as error:
+                raise InputError(f"unit {self.path!r}: {error}") from None
+        declare_slots(self.moved(), accumulate=self.accumulate)
 
     def _prepare_updates(self) -> None:
-        self._updates = [
-            Momentum(self.device, parameter, self._numbers_of(parameter))
-            for parameter in self.forward.parameters()
-        ]
+        """Bind the update, unless a unit that follows moves this one's parameters as well."""
+        self._next = _moves_with(self)
+        if self._next is not None:
+            return
+        self._before = _all_before(self)
+        moved = {id(m.parameter): m for unit in (*self._before, self) for m in unit.moved()}
+        self._update = Update(
+            self.service(Parameters), [*moved.values()], accumulate=self.accumulate
+        )
 
     @abstractmethod
     def backpropagate(self) -> None:
@@ -241,9 +229,77 @@ class GradientUnit(Backward):
         self.update()
 
     def update(self) -> None:
-        """Move the parameters."""
-        for update in self._updates:
-            update()
+        """Move the parameters, together with those of the units before that wait for it.
+
+        Raises:
+            GraphError: a gate or a link was changed so that a unit was left waiting.
+        """
+        if self._next is not None:
+            if self._is_waiting:
+                raise self._left_waiting(self, self._next)
+            self._is_waiting = True
+            return
+        for unit in self._before:
+            if not unit._is_waiting:
+                raise self._left_waiting(unit, self)
+            unit._is_waiting = False
+        if self._update is not None:
+            self._update()
+
+    @staticmethod
+    def _left_waiting(unit: GradientUnit, last: GradientUnit) -> GraphError:
+        return GraphError(
+            f"units {unit.path!r} and {last.path!r} were to move their parameters together, and "
+            "one of them ran alone; give them gates of their own before the run, not during it"
+        )
+
+    # -- checkpoints --------------------------------------------------------------------------
+
+    def state(self) -> Mapping[str, object]:
+        """Return the number of steps, of minibatches since the last, and what scales the rates."""
+        gathered = 0 if self._update is None else self._update.gathered
+        scales = [self.weights_numbers.scale, self.bias_numbers.scale]
+        return {"steps": self.steps, "gathered": gathered, "scales": scales}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take them back."""
+        saved = cast("dict[str, Any]", state)
+        self.steps = saved["steps"]
+        if self._update is not None:
+            self._update.gathered = saved["gathered"]
+        self.weights_numbers.scale, self.bias_numbers.scale = saved["scales"]
+
+
+def _moves_with(unit: GradientUnit) -> GradientUnit | None:
+    """Return the gradient unit that runs whenever ``unit`` has run, before anything else looks.
+
+    Between them there may be units of the backward pass that only pass errors on.
+    """
+    graph, here = unit.workflow.graph, cast("Unit", unit)
+    while True:
+        followers = list(graph.successors(here))
+        if len(followers) != 1 or graph.in_degree(followers[0]) != 1:
+            return None
+        here = followers[0]
+        is_on_the_way_back = isinstance(here, DeviceUnit) and here.group == Backward.group
+        if not is_on_the_way_back or not here.runs_after(unit):
+            return None
+        if isinstance(here, GradientUnit):
+            is_alike = here.accumulate == unit.accumulate and here.moves_at_once
+            return here if is_alike and unit.moves_at_once else None
+
+
+def _all_before(last: GradientUnit) -> list[GradientUnit]:
+    """Return the gradient units whose parameters move with those of ``last``, the first first."""
+    others = [one for one in last.workflow if isinstance(one, GradientUnit) and one is not last]
+    followers = {one: _moves_with(one) for one in others}
+    chain: list[GradientUnit] = []
+    here: GradientUnit | None = last
+    while here is not None:
+        here = next((one for one, after in followers.items() if after is here), None)
+        if here is not None:
+            chain.insert(0, here)
+    return chain
 
 
 class LayerGradient(GradientUnit):
@@ -254,7 +310,7 @@ class LayerGradient(GradientUnit):
     """
 
     def initialize(self) -> None:
-        """Declare ``err_input``, the velocities and, unless f' is 1, d."""
+        """Declare ``err_input``, what the solvers keep and, unless f' is 1, d."""
         super().initialize()
         self._delta: Array | None = None
         if not self.forward.activation.is_linear:

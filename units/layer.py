@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from veloflow.units.filling import Filling
     from veloflow.units.forward import Forward
     from veloflow.units.gradient import Backward, GradientUnit
+    from veloflow.units.solvers import Solver
 
 __all__ = ["Branches", "DenseOptions", "Layer", "Rates", "refuse_unknown", "trained_layer"]
 
@@ -33,6 +34,12 @@ class Rates(TypedDict, total=False):
     weights_decay_bias: float
     gradient_moment_bias: float
     l1_vs_l2_bias: float
+    solver: Solver | str
+    solver_bias: Solver | str
+    clip_value: float
+    clip_norm: float
+    max_norm: float
+    accumulate: int
 
 
 class DenseOptions(Rates, total=False):

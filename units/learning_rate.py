@@ -19,9 +19,20 @@ from veloflow.units.loader import TRAIN
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow
-    from veloflow.units.gradient import GradientUnit, Hyperparameters
+    from veloflow.units.gradient import GradientUnit
+    from veloflow.units.solvers import Hyperparameters
 
-__all__ = ["ArbitraryStep", "Exp", "Fixed", "Inv", "LearningRateAdjust", "Policy", "StepExp"]
+__all__ = [
+    "ArbitraryStep",
+    "Cosine",
+    "Exp",
+    "Fixed",
+    "Inv",
+    "LearningRateAdjust",
+    "Policy",
+    "StepExp",
+    "WarmUp",
+]
 
 
 class Policy(ABC):
@@ -126,6 +137,68 @@ class ArbitraryStep(Policy):
             if i < end:
                 return base * coefficient
         return base * (self.steps[-1][0] if self.after is None else self.after)
+
+
+@final
+@dataclass(frozen=True)
+class Cosine(Policy):
+    """rate = base * (floor + (1 - floor) * (1 + cos(pi * i / length)) / 2), and floor afterwards.
+
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017). With
+    ``restarts`` i begins again with 0 after each length.
+
+    Args:
+        length: a number of minibatches.
+        floor: the share of the base that is left in the end.
+        restarts: whether the rate goes up again.
+    """
+
+    length: int
+    floor: float = 0.0
+    restarts: bool = False
+
+    def __post_init__(self) -> None:
+        _demand(self, floor=self.floor)
+        _demand_length(self, self.length)
+
+    def rate(self, base: float, i: int) -> float:
+        """Return the rate for TRAIN minibatch ``i``."""
+        place = i % self.length if self.restarts else min(i, self.length)
+        swing = (1 + math.cos(math.pi * place / self.length)) / 2
+        return base * (self.floor + (1 - self.floor) * swing)
+
+
+@final
+@dataclass(frozen=True)
+class WarmUp(Policy):
+    """rate = base * (start + (1 - start) * i / length) up to i = length; then another policy.
+
+    The other policy counts from there on. Goyal et al., "Accurate, large minibatch SGD" (2017).
+
+    Args:
+        length: a number of minibatches.
+        then: what follows.
+        start: the share of the base to begin with.
+    """
+
+    length: int
+    then: Policy = field(default_factory=Fixed)
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        _demand(self, start=self.start)
+        _demand_length(self, self.length)
+
+    def rate(self, base: float, i: int) -> float:
+        """Return the rate for TRAIN minibatch ``i``."""
+        if i >= self.length:
+            return self.then.rate(base, i - self.length)
+        return base * (self.start + (1 - self.start) * i / self.length)
+
+
+def _demand_length(policy: Policy, length: int) -> None:
+    if length < 1:
+        raise InputError(f"{policy}: length is a number of minibatches, at least 1")
 
 
 def _demand(policy: Policy, **numbers: float) -> None:

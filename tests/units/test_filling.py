@@ -6,12 +6,18 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from networks import network
 
+from veloflow.errors import InputError, ShapeError
 from veloflow.units import (
     Constant,
     FanIn,
+    Gabor,
     Gaussian,
+    Glorot,
+    He,
+    Orthogonal,
     Uniform,
     linear,
     relu,
@@ -92,3 +98,49 @@ def test_values_depend_on_seed_and_names():
 def test_float32_is_the_same_draw_rounded():
     exact, rounded = weights_of(tanh(200)), weights_of(tanh(200), dtype="float32")
     np.testing.assert_array_equal(exact[0].astype(np.float32), rounded[0])
+
+
+def test_glorot_and_he_spread_as_in_torch():
+    torch.manual_seed(0)
+    shape = (64, 5, 5, 16)  # torch has the channels first
+    for filling, init in (
+        (Glorot(), torch.nn.init.xavier_uniform_),
+        (Glorot("normal", gain=0.5), lambda w: torch.nn.init.xavier_normal_(w, 0.5)),
+        (He(), lambda w: torch.nn.init.kaiming_normal_(w, nonlinearity="relu")),
+        (He("uniform"), lambda w: torch.nn.init.kaiming_uniform_(w, nonlinearity="relu")),
+    ):
+        ours = filling.fill(np.random.default_rng(0), shape, 1.0)
+        theirs = init(torch.empty(64, 16, 5, 5)).numpy()
+        assert ours.std() == pytest.approx(theirs.std(), rel=0.02)
+        assert np.abs(ours).max() == pytest.approx(np.abs(theirs).max(), rel=0.3)
+        assert not filling.fill(np.random.default_rng(0), (7,), 1.0).any()
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (4, 3, 3, 2)])
+def test_orthogonal_rows_or_columns(shape):
+    w = Orthogonal(gain=2.0).fill(np.random.default_rng(0), shape, 1.0).reshape(shape[0], -1)
+    w = w if len(w) <= w.shape[1] else w.T
+    np.testing.assert_allclose(w @ w.T, 4 * np.eye(len(w)), atol=1e-12)
+
+
+def test_gabor_filters():
+    values = Gabor(0.3).fill(np.random.default_rng(0), (100, 7, 7, 3), 1.0)
+    bank, rest = values[:96], values[96:]
+    np.testing.assert_array_equal(bank[..., 0], bank[..., 2])
+    np.testing.assert_allclose(bank.mean(axis=(1, 2)), 0, atol=1e-15)
+    np.testing.assert_allclose(bank.std(axis=(1, 2)), 0.1, rtol=1e-12)
+    assert (rest[..., 0] != rest[..., 2]).any()
+    # the first is a vertical bar, its twin the negative, the fifth a horizontal one
+    np.testing.assert_allclose(bank[0], -bank[1], atol=1e-12)
+    np.testing.assert_allclose(bank[0, :, :, 0], bank[4, :, :, 0].T, atol=1e-12)
+    assert len({one.tobytes() for one in bank}) == 96
+
+
+def test_gabor_needs_kernels():
+    with pytest.raises(ShapeError, match="Gabor filters are for convolutions"):
+        Gabor().fill(np.random.default_rng(0), (10, 49), 1.0)
+
+
+def test_unknown_distribution():
+    with pytest.raises(InputError, match="distribution is 'gauss'; give 'uniform' or 'normal'"):
+        He("gauss")

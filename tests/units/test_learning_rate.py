@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from harness import trained, workflow_on
@@ -11,12 +13,14 @@ from veloflow.errors import GraphError, InputError
 from veloflow.units import (
     All2AllTanh,
     ArbitraryStep,
+    Cosine,
     Exp,
     Fixed,
     GDTanh,
     Inv,
     LearningRateAdjust,
     StepExp,
+    WarmUp,
     WineLoader,
     dropout,
     softmax,
@@ -32,6 +36,11 @@ FORMULAS = {
     Exp(0.9, a=0.25): lambda i: 0.3 * 0.9 ** (0.25 * i),
     StepExp(0.5, 10): lambda i: 0.3 * 0.5 ** (i // 10),
     Inv(1e-4, 0.75): lambda i: 0.3 * (1 + 1e-4 * i) ** -0.75,
+    Cosine(100): lambda i: 0.15 * (1 + math.cos(math.pi * min(i, 100) / 100)),
+    Cosine(10, floor=0.5, restarts=True): lambda i: (
+        0.15 + 0.075 * (1 + math.cos(math.pi * (i % 10) / 10))
+    ),
+    WarmUp(10, Exp(0.9), start=1.0): lambda i: 0.3 * 0.9 ** max(i - 10, 0),
 }
 
 
@@ -40,6 +49,12 @@ def test_policy_follows_its_formula(policy):
     for i in PLACES:
         assert policy.rate(0.3, i) == pytest.approx(FORMULAS[policy](i), rel=1e-14)
     assert policy.rate(0.3, 0) == 0.3
+
+
+def test_warm_up_rises_to_the_base_and_goes_on():
+    policy = WarmUp(4, Cosine(2))
+    assert [policy.rate(2.0, i) for i in range(5)] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert policy.rate(2.0, 6) == 0.0
 
 
 def test_arbitrary_steps():
@@ -65,6 +80,10 @@ def test_last_coefficient_stays_unless_another_is_given():
         lambda: ArbitraryStep((1, 0)),
         lambda: ArbitraryStep((-1, 10)),
         lambda: ArbitraryStep((1, 10), after=-1.0),
+        lambda: Cosine(0),
+        lambda: Cosine(10, floor=-0.1),
+        lambda: WarmUp(0),
+        lambda: WarmUp(5, start=float("nan")),
     ],
 )
 def test_policies_without_sense_are_refused(make):

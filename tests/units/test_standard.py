@@ -34,7 +34,7 @@ from veloflow.units import (
     standard_workflow,
     tanh,
 )
-from veloflow.units.gradient import Hyperparameters
+from veloflow.units.solvers import Hyperparameters
 
 
 def build_long(wf):

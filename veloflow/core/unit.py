@@ -55,8 +55,8 @@ class Unit(ABC):
     def __init__(self, workflow: Workflow, *, name: str | None = None) -> None:
         self.data_links: dict[str, DataLink] = {}
         self.dims: Dims = {}
-        self._gate_block = Bool()
-        self._gate_skip = Bool()
+        self._gate_block = self._open_block = Bool()
+        self._gate_skip = self._open_skip = Bool()
         self._workflow: Workflow | None = None
         self.name = name or type(self).__name__
         workflow.add(self, exact=name is not None)
@@ -197,6 +197,15 @@ class Unit(ABC):
     def gate_skip(self, gate: Bool | bool) -> None:
         self._gate_skip = gate if isinstance(gate, Bool) else Bool(gate)
         self.workflow.changed()
+
+    def runs_after(self, other: Unit) -> bool:
+        """Whether this unit runs, by its gates, on every signal on which ``other`` has run.
+
+        That is so where a gate of it is the same as the other's, or was never set.
+        """
+        return (self._gate_block is self._open_block or self._gate_block is other._gate_block) and (
+            self._gate_skip is self._open_skip or self._gate_skip is other._gate_skip
+        )
 
     # -- data links ---------------------------------------------------------------------------
 

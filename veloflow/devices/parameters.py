@@ -55,9 +55,10 @@ class Parameters:
         self.device = device
         self.dtype = np.dtype(dtype)
         self._by_name: dict[str, Parameter] = {}
-        #: the flat arrays; empty before :meth:`allocate`
+        #: the flat arrays, those of slots by name; empty before :meth:`allocate`
         self.values: Array = device.array((0,), self.dtype)
         self.gradients: Array = device.array((0,), self.dtype)
+        self.slots: dict[str, Array] = {}
 
     def declare(self, name: str, shape: Sequence[int]) -> Parameter:
         """Declare a parameter; it has no memory before :meth:`allocate`.
@@ -88,12 +89,12 @@ class Parameters:
         self.values = self.device.zeros((end,), self.dtype)
         self.gradients = self.device.zeros((end,), self.dtype)
         slots = {name for parameter in self for name in parameter.slots}
-        flat = {name: self.device.zeros((end,), self.dtype) for name in sorted(slots)}
+        self.slots = {name: self.device.zeros((end,), self.dtype) for name in sorted(slots)}
         for parameter in self:
             self.device.place(parameter.value, self.values, parameter.start)
             self.device.place(parameter.gradient, self.gradients, parameter.start)
             for name, array in parameter.slots.items():
-                self.device.place(array, flat[name], parameter.start)
+                self.device.place(array, self.slots[name], parameter.start)
 
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self._by_name.values())
