@@ -21,6 +21,7 @@ from veloflow.units.update import Moved, Update, declare_slots
 if TYPE_CHECKING:
     from veloflow.core import Unit
     from veloflow.devices import Launch
+    from veloflow.devices.parameters import Parameter
     from veloflow.units.forward import Forward
 
 __all__ = ["Backward", "GradientUnit", "LayerGradient"]
@@ -177,11 +178,15 @@ class GradientUnit(Backward):
         self._update: Update | None = None
         self._before: list[GradientUnit] = []
 
+    def is_bias(self, parameter: Parameter) -> bool:
+        """Whether a parameter moves by the numbers and the solver of the bias."""
+        return parameter is self.forward.bias
+
     def moved(self) -> list[Moved]:
         """Return the parameters that this unit's gradients move, and how."""
         return [
             Moved(one, self.bias_solver, self.bias_numbers, self)
-            if one is self.forward.bias
+            if self.is_bias(one)
             else Moved(one, self.weights_solver, self.weights_numbers, self)
             for one in self.forward.parameters()
         ]

@@ -27,7 +27,7 @@ from veloflow.errors import DataError, GraphError, ShapeError, nearest
 from veloflow.units.filling import Filling, Uniform
 from veloflow.units.forward import Forward
 from veloflow.units.gates import GRU_BACKWARD, GRU_FORWARD, LSTM_BACKWARD, LSTM_FORWARD, bind_gates
-from veloflow.units.gradient import GradientUnit, Hyperparameters
+from veloflow.units.gradient import GradientUnit
 from veloflow.units.layer import Layer, Rates, trained_layer
 
 if TYPE_CHECKING:
@@ -296,9 +296,9 @@ class GDRecurrent(GradientUnit):
 
     # -- the work -----------------------------------------------------------------------------
 
-    def _numbers_of(self, parameter: Parameter) -> Hyperparameters:
-        is_bias = parameter is self.forward.recurrent_bias
-        return self.bias_numbers if is_bias else super()._numbers_of(parameter)
+    def is_bias(self, parameter: Parameter) -> bool:
+        """Whether it moves as a bias does: both biases do."""
+        return parameter is self.forward.recurrent_bias or super().is_bias(parameter)
 
     def initialize(self) -> None:
         """Declare ``err_input``, the deltas, and what goes from step to step."""
