@@ -454,6 +454,31 @@ def test_gemm_on_views_and_again(device):
         close(out, value * numbers(10, 12, seed=5) @ host[256 : 256 + 132].reshape(12, 11), 10)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("left", "right"), product((False, True), repeat=2))
+def test_gemm_of_stacks(device, dtype, left, right):
+    a, b = numbers(5, 19, 7, dtype=dtype), numbers(5, 7, 35, seed=1, dtype=dtype)
+    out, bias = numbers(5, 19, 35, seed=2, dtype=dtype), numbers(35, seed=3, dtype=dtype)
+    target = device.asarray(out)
+    one, two = (x.swapaxes(1, 2).copy() if flip else x for x, flip in ((a, left), (b, right)))
+    device.gemm(
+        device.asarray(one), device.asarray(two), target, transpose_a=left, transpose_b=right,
+        alpha=0.5, beta=0.25, bias=device.asarray(bias), activation=ex.tanh(X), stacked=True,
+    )()  # fmt: skip
+    close(target, np.tanh(0.5 * (a.astype("f8") @ b) + 0.25 * out + bias), 10)
+
+
+def test_gemm_of_stacks_that_do_not_match(device):
+    a, b = device.zeros((5, 3, 4)), device.zeros((5, 4, 3))
+    for left, right, out in (
+        (a, device.zeros((4, 4, 3)), device.zeros((5, 3, 3))),
+        (a, device.zeros((4, 3)), device.zeros((5, 3, 3))),
+        (a, b, device.zeros((5, 4, 3))),
+    ):
+        with pytest.raises(ShapeError):
+            device.gemm(left, right, out, stacked=True)
+
+
 def test_gemm_shape_errors(device):
     a, b, out = device.zeros((4, 5)), device.zeros((5, 6)), device.zeros((4, 6))
     for wrong in (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from veloflow.devices import Window, open_device
 from veloflow.devices import expressions as ex
-from veloflow.devices import open_device
 from veloflow.devices.base import Program
 from veloflow.devices.null import NullDevice
 from veloflow.errors import ShapeError
@@ -46,8 +46,11 @@ def test_shapes_are_checked(device):
 
 def test_every_launch_is_counted(device):
     x, program = device.zeros((3, 4)), Program("p", "", lambda: None, ())
+    window = Window((3, 4, 1), (1, 1), (1, 1))
     launches = {
         "gemm": device.gemm(x, x, x, transpose_a=True),
+        "convolution": device.convolution(x, x, x, window),
+        "convolution_gradient": device.convolution_gradient(x, x, x, window),
         "elementwise": device.elementwise({"x": ex.element("x") + ex.scalar("a")}, {"x": x}),
         "reduce": device.reduce("sum", ex.element("x"), {"x": x}, x, axis=None),
         "softmax": device.softmax(x, x),
@@ -61,7 +64,7 @@ def test_every_launch_is_counted(device):
             launch(a=1.0)
     assert device.launches == {name: times for times, name in enumerate(launches, start=1)}
     device.copy(x, x)()
-    assert device.launches["elementwise"] == 3
+    assert device.launches["elementwise"] == 5
     device.synchronize()
     device.close()
 

@@ -7,7 +7,7 @@ import pytest
 from networks import network, numerical_gradient
 
 from veloflow.errors import GraphError, ShapeError
-from veloflow.units import Conv, avg_pool, conv, convolution, linear, max_pool, softmax, tanh
+from veloflow.units import Conv, avg_pool, conv, linear, max_pool, softmax, tanh
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -64,15 +64,9 @@ def torch_conv(x, weights, bias, image, size, stride, padding):
     return functional.conv2d(x, kernel, bias, stride=stride).permute(0, 2, 3, 1)
 
 
-@pytest.fixture(params=[1 << 20, 1], ids=["together", "one by one"])
-def unfolded(request, monkeypatch):
-    """All images at a time, or as few as the alignment lets."""
-    monkeypatch.setattr(convolution, "_UNFOLDED", request.param)
-
-
 @pytest.mark.parametrize(("image", "kernels", "size", "stride", "padding"), SHAPES)
 @pytest.mark.parametrize("kind", THEIRS)
-def test_convolution_is_torch_s(kind, image, kernels, size, stride, padding, unfolded):
+def test_convolution_is_torch_s(kind, image, kernels, size, stride, padding):
     x = images(5, image)
     net = network([conv(kernels, size, kind, stride=stride, padding=padding), softmax(3)], x,
                   labels=[0, 1, 2, 1, 0])  # fmt: skip
@@ -156,7 +150,7 @@ def test_nan_is_not_pooled_away():
 @pytest.mark.opencl
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("image", "kernels", "size", "stride", "padding"), SHAPES)
-def test_opencl_agrees(opencl_device, image, kernels, size, stride, padding, dtype, unfolded):
+def test_opencl_agrees(opencl_device, image, kernels, size, stride, padding, dtype):
     layers = [conv(kernels, size, "tanh", stride=stride, padding=padding), softmax(3)]
     agree(opencl_device, layers, images(5, image), dtype)
 

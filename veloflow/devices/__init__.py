@@ -10,6 +10,7 @@ from veloflow.devices.selection import (
     open_device,
 )
 from veloflow.devices.selftest import self_test
+from veloflow.devices.window import Window
 
 __all__ = [
     "Array",
@@ -19,6 +20,7 @@ __all__ = [
     "Launch",
     "Program",
     "Space",
+    "Window",
     "choose_device",
     "examine_devices",
     "expressions",

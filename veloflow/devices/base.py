@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from veloflow.devices.tracing import Observer
+    from veloflow.devices.window import Window
 
 __all__ = ["Array", "Device", "DeviceInfo", "Launch", "Program", "Space"]
 
@@ -229,11 +230,61 @@ class Device(ABC):
         beta: float = 0.0,
         bias: Array | None = None,
         activation: Expression | None = None,
+        stacked: bool = False,
     ) -> Launch:
         """Bind ``out = activation(alpha * op(a) @ op(b) + beta * out + bias)``.
 
         Matrices are row-major; arrays of more dimensions are seen as (first, all the rest).
         ``bias`` has one element a column. ``activation`` is a formula of ``element("x")``.
+        ``stacked`` arrays are (n, rows, columns): n products, each of its own matrices.
+
+        Raises:
+            ShapeError: the shapes do not fit.
+        """
+
+    @abstractmethod
+    def convolution(
+        self,
+        x: Array,
+        weights: Array,
+        out: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        bias: Array | None = None,
+        activation: Expression | None = None,
+    ) -> Launch:
+        """Bind ``out = activation(weights * x + bias)``, a cross-correlation.
+
+        Shapes: x is (batch, *window.image); weights are (kernels, ky * kx * channels / groups),
+        each row in the order height, width, channel; out is (batch, *window.places, kernels);
+        bias has one element a kernel. The kernels of group g see the channels of group g alone.
+
+        Raises:
+            ShapeError: the shapes do not fit.
+        """
+
+    @abstractmethod
+    def convolution_gradient(
+        self,
+        err: Array,
+        x: Array,
+        weights: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        y: Array | None = None,
+        slope: Expression | None = None,
+        weights_gradient: Array | None = None,
+        bias_gradient: Array | None = None,
+        input_gradient: Array | None = None,
+    ) -> Launch:
+        """Bind the gradients of a :meth:`convolution`, those that have an array.
+
+        ``err`` is the gradient by ``out``; with ``slope``, a formula of ``element("y")`` and the
+        convolution's output ``y``, d = err * slope is the gradient by the sums, else d = err.
+        Then dL/dw sums d times what is under the window, dL/db sums d over batch and places, and
+        dL/dx adds d times the weights wherever windows overlap.
 
         Raises:
             ShapeError: the shapes do not fit.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from veloflow.devices.expressions import Expression
+    from veloflow.devices.window import Window
 
 __all__ = ["NullDevice"]
 
@@ -29,8 +30,8 @@ class _NoMemory:
 class NullDevice(Device):
     """Keeps shapes only, reads zeros, and counts in ``launches`` what was launched, by operation.
 
-    Attributes: ``launches`` (a Counter of "gemm", "elementwise", "reduce", "softmax", "gather",
-    "uniform" and "program").
+    Attributes: ``launches`` (a Counter of "gemm", "convolution", "convolution_gradient",
+    "elementwise", "reduce", "softmax", "gather", "uniform" and "program").
     """
 
     name = "null"
@@ -78,8 +79,38 @@ class NullDevice(Device):
         beta: float = 0.0,
         bias: Array | None = None,
         activation: Expression | None = None,
+        stacked: bool = False,
     ) -> Launch:
         return self._launch("gemm")
+
+    def convolution(
+        self,
+        x: Array,
+        weights: Array,
+        out: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        bias: Array | None = None,
+        activation: Expression | None = None,
+    ) -> Launch:
+        return self._launch("convolution")
+
+    def convolution_gradient(
+        self,
+        err: Array,
+        x: Array,
+        weights: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        y: Array | None = None,
+        slope: Expression | None = None,
+        weights_gradient: Array | None = None,
+        bias_gradient: Array | None = None,
+        input_gradient: Array | None = None,
+    ) -> Launch:
+        return self._launch("convolution_gradient")
 
     def elementwise(
         self, formulas: Mapping[str, Expression], arrays: Mapping[str, Array]

@@ -28,6 +28,7 @@ from veloflow.devices.base import (
 )
 from veloflow.devices.copying import copy_into
 from veloflow.devices.expressions import Expression, Index, element, elements_of, walk
+from veloflow.devices.numpy_convolution import Convolution, Gradient, check_convolution
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of
 from veloflow.errors import DeviceError, KernelError, ShapeError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from veloflow.devices.numpy_plan import AnyArray, Call
+    from veloflow.devices.window import Window
 
 __all__ = ["NumpyDevice"]
 
@@ -51,6 +53,9 @@ class NumpyDevice(Device):
     """Computes on the host with NumPy and its BLAS; launches are done when they return."""
 
     name = "numpy"
+
+    def __init__(self) -> None:
+        self._spares: dict[str, Array] = {}
 
     # -- memory -------------------------------------------------------------------------------
 
@@ -106,14 +111,17 @@ class NumpyDevice(Device):
         beta: float = 0.0,
         bias: Array | None = None,
         activation: Expression | None = None,
+        stacked: bool = False,
     ) -> Launch:
-        left = self._matrix(a).T if transpose_a else self._matrix(a)
-        right = self._matrix(b).T if transpose_b else self._matrix(b)
-        target = self._matrix(out)
+        see = _stack if stacked else _matrix
+        left, right, target = (see(self._host(one)) for one in (a, b, out))
+        left = left.swapaxes(-1, -2) if transpose_a else left
+        right = right.swapaxes(-1, -2) if transpose_b else right
         _check_gemm(left, right, target, bias)
         product = aligned_zeros(target.shape, target.dtype) if beta else target
-        multiply = np.dot if target.size < _SMALL else np.matmul
+        multiply = np.dot if target.size < _SMALL and not stacked else np.matmul
         calls: list[Call] = [(multiply, (left, right, product))]
+        product, target = (one.reshape(-1, target.shape[-1]) for one in (product, target))
         # what follows the product is one formula over blocks that the cache holds
         formula, leaves = element("product"), {"product": product}
         formula = formula * alpha if alpha != 1.0 else formula
@@ -128,6 +136,81 @@ class NumpyDevice(Device):
         space = Space(len(target), target.shape[1], cast("dict[str, Any]", layouts))
         plan = Plan([formula], leaves, space, target.dtype, [target])
         return launch_of(calls + plan.calls(), plan.scalars)
+
+    def convolution(
+        self,
+        x: Array,
+        weights: Array,
+        out: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        bias: Array | None = None,
+        activation: Expression | None = None,
+    ) -> Launch:
+        check_convolution(x, weights, out, window, groups, [bias])
+        if bias is not None and bias.size != len(weights):
+            raise ShapeError(f"a bias of shape {bias.shape} does not fit {len(weights)} kernels")
+        sums = Convolution(self._host(x), self._host(weights), self._host(out), window, groups)
+        calls: list[Call] = [(sums, ())] if out.size else []
+        formula, arrays = (
+            element("out"),
+            {"out": self.view(out, 0, (out.size // len(weights), len(weights)))},
+        )
+        if bias is not None:
+            formula, arrays["bias"] = formula + element("bias"), bias.reshape(1, bias.size)
+        if activation is not None:
+            formula = substitute(activation, {"x": formula})
+        if formula == element("out") or not out.size:
+            return launch_of(calls)
+        return launch_of([*calls, (self.elementwise({"out": formula}, arrays), ())])
+
+    def convolution_gradient(
+        self,
+        err: Array,
+        x: Array,
+        weights: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        y: Array | None = None,
+        slope: Expression | None = None,
+        weights_gradient: Array | None = None,
+        bias_gradient: Array | None = None,
+        input_gradient: Array | None = None,
+    ) -> Launch:
+        gradients = [weights_gradient, bias_gradient, input_gradient]
+        check_convolution(x, weights, err, window, groups, [y, *gradients])
+        delta, calls = self._delta(err, y, slope)
+        if weights_gradient is not None or input_gradient is not None:
+            hosts = [None if one is None else self._host(one) for one in gradients]
+            deltas, images = self._host(delta), self._host(x)
+            both = Gradient(deltas, images, self._host(weights), window, groups, hosts[0], hosts[2])
+            calls.append((both, ()))
+        if bias_gradient is not None:
+            rows = self.view(delta, 0, (delta.size // len(weights), len(weights)))
+            total = self.reduce("sum", element("d"), {"d": rows}, bias_gradient, axis=0)
+            calls.append((total, ()))
+        return launch_of(calls)
+
+    def _delta(
+        self, err: Array, y: Array | None, slope: Expression | None
+    ) -> tuple[Array, list[Call]]:
+        """Return the gradient by the sums of a layer, and the calls that make it."""
+        if slope is None:
+            return err, []
+        if y is None or y.size != err.size:
+            raise ShapeError("the slope of a convolution is a formula of its output; give y")
+        delta = self._spare(err.shape, err.dtype)
+        arrays = {"err": err, "y": y, "d": delta}
+        return delta, [(self.elementwise({"d": element("err") * slope}, arrays), ())]
+
+    def _spare(self, shape: Sequence[int], dtype: np.dtype[np.generic]) -> Array:
+        """Return memory that launches use for as long as they run, all of them the same."""
+        size, known = math.prod(shape), self._spares.get(dtype.str)
+        if known is None or known.size < size:
+            known = self._spares[dtype.str] = self.zeros((size,), dtype)
+        return self.view(known, 0, shape)
 
     def elementwise(
         self, formulas: Mapping[str, Expression], arrays: Mapping[str, Array]
@@ -220,11 +303,23 @@ def _matrix_shape(array: Array) -> tuple[int, int]:
 # -- gemm -----------------------------------------------------------------------------------------
 
 
+def _matrix(array: AnyArray) -> AnyArray:
+    return array.reshape(len(array) if array.ndim else 1, math.prod(array.shape[1:]))
+
+
+def _stack(array: AnyArray) -> AnyArray:
+    if array.ndim != 3:
+        raise ShapeError(f"stacked matrices are (n, rows, columns), not {array.shape}")
+    return array
+
+
 def _check_gemm(left: AnyArray, right: AnyArray, out: AnyArray, bias: Array | None) -> None:
-    if left.shape[1] != right.shape[0] or out.shape != (left.shape[0], right.shape[1]):
+    wanted = (*left.shape[:-1], right.shape[-1])
+    is_one = left.shape[:-2] == right.shape[:-2]
+    if left.shape[-1] != right.shape[-2] or out.shape != wanted or not is_one:
         raise ShapeError(f"cannot multiply {left.shape} by {right.shape} into {out.shape}")
-    if bias is not None and bias.size != out.shape[1]:
-        raise ShapeError(f"a bias of shape {bias.shape} does not fit {out.shape[1]} columns")
+    if bias is not None and bias.size != out.shape[-1]:
+        raise ShapeError(f"a bias of shape {bias.shape} does not fit {out.shape[-1]} columns")
     dtypes = {left.dtype, right.dtype, out.dtype} | ({bias.dtype} if bias is not None else set())
     if len(dtypes) != 1 or out.dtype.kind != "f":
         raise ShapeError(f"a product needs one floating dtype, got {sorted(map(str, dtypes))}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from veloflow.devices.base import Array, Device, DeviceInfo, Launch, Program
+from veloflow.devices.opencl.convolution import convolution, convolution_gradient
 from veloflow.devices.opencl.elementwise import elementwise
 from veloflow.devices.opencl.engine import Engine
 from veloflow.devices.opencl.gather import gather
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from veloflow.devices.expressions import Expression
     from veloflow.devices.tracing import Observer
+    from veloflow.devices.window import Window
 
 __all__ = ["OpenCLDevice", "discover"]
 
@@ -117,11 +119,49 @@ class OpenCLDevice(Device):
         beta: float = 0.0,
         bias: Array | None = None,
         activation: Expression | None = None,
+        stacked: bool = False,
     ) -> Launch:
         """Bind a multiplication."""
         return gemm(
             self._engine, a, b, out, transpose_a=transpose_a, transpose_b=transpose_b,
-            alpha=alpha, beta=beta, bias=bias, activation=activation,
+            alpha=alpha, beta=beta, bias=bias, activation=activation, stacked=stacked,
+        )  # fmt: skip
+
+    def convolution(
+        self,
+        x: Array,
+        weights: Array,
+        out: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        bias: Array | None = None,
+        activation: Expression | None = None,
+    ) -> Launch:
+        """Bind a convolution."""
+        return convolution(
+            self._engine, x, weights, out, window, groups=groups, bias=bias, activation=activation
+        )
+
+    def convolution_gradient(
+        self,
+        err: Array,
+        x: Array,
+        weights: Array,
+        window: Window,
+        *,
+        groups: int = 1,
+        y: Array | None = None,
+        slope: Expression | None = None,
+        weights_gradient: Array | None = None,
+        bias_gradient: Array | None = None,
+        input_gradient: Array | None = None,
+    ) -> Launch:
+        """Bind the gradients of a convolution."""
+        return convolution_gradient(
+            self._engine, err, x, weights, window, groups=groups, y=y, slope=slope,
+            weights_gradient=weights_gradient, bias_gradient=bias_gradient,
+            input_gradient=input_gradient,
         )  # fmt: skip
 
     def elementwise(

@@ -167,7 +167,8 @@ def elementwise(
         return host.elementwise(formulas, twins)
 
     def variant() -> Variant:
-        numbers = engine.numbers(formula_dtype(used.values()))
+        dtypes = [array.dtype for array in used.values()]
+        numbers = engine.numbers(formula_dtype(used.values()), *dtypes)
         code = formula_code(list(formulas.values()), used, space.layouts, numbers)
         source = source_of(formulas, code, numbers, used, engine.defines)
 

@@ -74,8 +74,10 @@ class Engine:
 
     # -- how work is cut ----------------------------------------------------------------------
 
-    def numbers(self, real: np.dtype[Any]) -> Numbers:
-        """Return what kernels compute with for a real dtype.
+    def numbers(self, real: np.dtype[Any], *others: np.dtype[Any]) -> Numbers:
+        """Return what kernels compute with for a real dtype, where the others meet it.
+
+        A vector of the widest of them fills a register and no more.
 
         Raises:
             KernelError: the device has no such numbers.
@@ -84,7 +86,8 @@ class Engine:
             raise KernelError(f"no kernel computes in {real}")
         if real.itemsize == 8 and not self.hardware.has_double:
             raise KernelError(f"{self.hardware.name} has no float64")
-        return Numbers(c_type(real), self.hardware.lanes(real.itemsize))
+        widest = max(one.itemsize for one in (real, *others))
+        return Numbers(c_type(real), self.hardware.lanes(widest))
 
     def spread(self, units: int, at_least: int) -> tuple[tuple[int], tuple[int]]:
         """Return the number of work-items and the group for ``units`` of work.

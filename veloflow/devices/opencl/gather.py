@@ -73,7 +73,8 @@ def _recipe(engine: Engine, source: Array, indices: Array, out: Array) -> Recipe
     if out.dtype == np.bool_ and source.dtype != np.bool_:
         raise KernelError("no kernel gathers numbers as truth values")
     wide = np.dtype(np.float64) in (source.dtype, out.dtype)
-    numbers = engine.numbers(np.dtype(np.float64 if wide else np.float32))
+    real = np.dtype(np.float64 if wide else np.float32)
+    numbers = engine.numbers(real, source.dtype, indices.dtype, out.dtype)
     kind = c_type(out.dtype)
     lines = [
         f"#define SOURCE {c_type(source.dtype)}",

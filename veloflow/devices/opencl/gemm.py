@@ -53,6 +53,8 @@ class _Problem:
     alpha: float
     beta: float
     has_bias: bool
+    #: how many products there are
+    stack: int = 1
 
     @property
     def work(self) -> int:
@@ -72,9 +74,10 @@ def gemm(
     beta: float,
     bias: Array | None,
     activation: Expression | None,
+    stacked: bool = False,
 ) -> Launch:
     """Bind a multiplication; see the interface."""
-    problem = _problem(a, b, out, transpose_a, transpose_b, alpha, beta, bias)
+    problem = _problem(a, b, out, transpose_a, transpose_b, alpha, beta, bias, stacked)
     if out.size == 0:
         return nothing
     arrays = {"a": a, "b": b, "out": out}
@@ -85,7 +88,7 @@ def gemm(
         return host.gemm(
             twins["a"], twins["b"], twins["out"], transpose_a=transpose_a,
             transpose_b=transpose_b, alpha=alpha, beta=beta, bias=twins.get("bias"),
-            activation=activation,
+            activation=activation, stacked=stacked,
         )  # fmt: skip
 
     def variant() -> Variant:
@@ -96,12 +99,13 @@ def gemm(
         def trial() -> Trial:
             small = _Problem(
                 _TALL + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
-                problem.has_bias,
+                problem.has_bias, 2 if stacked else 1,
             )  # fmt: skip
+            stack = (small.stack,) if stacked else ()
             shapes: dict[str, tuple[int, ...]] = {
-                "a": _shape(small.rows, small.inner, transposed=transpose_a),
-                "b": _shape(small.inner, small.columns, transposed=transpose_b),
-                "out": (small.rows, small.columns),
+                "a": (*stack, *_shape(small.rows, small.inner, transposed=transpose_a)),
+                "b": (*stack, *_shape(small.inner, small.columns, transposed=transpose_b)),
+                "out": (*stack, small.rows, small.columns),
             }
             if small.has_bias:
                 shapes["bias"] = (small.columns,)
@@ -112,7 +116,7 @@ def gemm(
 
         return Variant([(recipe, ["transpose", "gemm"], trial)], calls, scratch)
 
-    if engine.hardware.is_cpu and problem.work >= _BLAS:
+    if engine.hardware.is_cpu and problem.work >= _BLAS and not stacked:
         return _by_blas(engine, problem, a, b, out, bias, activation)
     return engine.operation("gemm", [variant], twin, arrays, ["out"])
 
@@ -166,10 +170,15 @@ def _problem(
     alpha: float,
     beta: float,
     bias: Array | None,
+    stacked: bool,
 ) -> _Problem:
-    rows, inner = _matrix(a)[::-1] if transpose_a else _matrix(a)
-    other, columns = _matrix(b)[::-1] if transpose_b else _matrix(b)
-    if inner != other or _matrix(out) != (rows, columns):
+    if stacked and any(len(one.shape) != 3 for one in (a, b, out)):
+        raise ShapeError(f"stacked matrices are (n, rows, columns), not {a.shape} and {b.shape}")
+    see = _stacked if stacked else _matrix
+    rows, inner = see(a)[::-1] if transpose_a else see(a)
+    other, columns = see(b)[::-1] if transpose_b else see(b)
+    is_one = not stacked or len(a) == len(b) == len(out)
+    if inner != other or see(out) != (rows, columns) or not is_one:
         raise ShapeError(
             f"cannot multiply {a.shape}{' transposed' * transpose_a} by "
             f"{b.shape}{' transposed' * transpose_b} into {out.shape}"
@@ -178,7 +187,14 @@ def _problem(
         raise ShapeError(f"a bias of {bias.size} numbers does not fit {columns} columns")
     if len({one.dtype for one in (a, b, out, bias) if one is not None}) != 1:
         raise ShapeError("the arrays of a multiplication must have one dtype")
-    return _Problem(rows, columns, inner, transpose_a, transpose_b, alpha, beta, bias is not None)
+    stack = len(out) if stacked else 1
+    return _Problem(
+        rows, columns, inner, transpose_a, transpose_b, alpha, beta, bias is not None, stack
+    )
+
+
+def _stacked(array: Array) -> tuple[int, int]:
+    return array.shape[1], array.shape[2]
 
 
 def _matrix(array: Array) -> tuple[int, int]:
@@ -204,20 +220,22 @@ def _calls(
     b_name, b_row = "b", columns
     if problem.transpose_b:
         b_name, b_row = "transposed", -(-columns // 16) * 16
-        scratch[b_name] = (inner * b_row + 64) * dtype.itemsize
-        size, local = engine.spread(columns, max(1, _WORK // max(1, 8 * inner)))
-        constants = (np.int64(columns), np.int64(inner), np.int64(b_row))
+        scratch[b_name] = (problem.stack * inner * b_row + 64) * dtype.itemsize
+        units = problem.stack * columns
+        size, local = engine.spread(units, max(1, _WORK // max(1, 8 * inner)))
+        constants = tuple(np.int64(n) for n in (problem.stack, columns, inner, b_row))
         operands = (ArrayArgument("b"), ArrayArgument(b_name))
         calls.append(Call("transpose", (*operands, *constants), size, local))
     a_row, a_inner = (1, rows) if problem.transpose_a else (inner, 1)
     lanes = engine.numbers(np.dtype(dtype)).lanes
-    tiles = -(-rows // _TALL) * -(-columns // (2 * lanes))
+    tiles = problem.stack * -(-rows // _TALL) * -(-columns // (2 * lanes))
     work = max(1, 2 * _TALL * lanes * inner)
     size, local = engine.spread(tiles, max(1, _WORK * 4 // work))
     arguments: list[Argument] = [ArrayArgument("a"), ArrayArgument(b_name), ArrayArgument("out")]
     arguments += [ArrayArgument("bias" if problem.has_bias else "out")]
     arguments += [np.int32(problem.has_bias)]
-    arguments += [np.int64(n) for n in (rows, columns, inner, a_row, a_inner, b_row)]
+    sizes = (problem.stack, rows, columns, inner, a_row, a_inner, b_row)
+    arguments += [np.int64(n) for n in sizes]
     arguments += [dtype.type(problem.alpha), dtype.type(problem.beta)]
     calls.append(Call("gemm", tuple(arguments), size, local))
     return calls, scratch

@@ -20,6 +20,13 @@ else:
 
 __all__ = ["Hardware", "cl", "devices_by_name", "open_hardware"]
 
+#: LLVM's names of processors with AVX-512, by their beginnings
+_HAS_AVX512 = (
+    "skylake-avx512", "cascadelake", "cooperlake", "cannonlake", "icelake", "tigerlake",
+    "rocketlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5",
+    "x86-64-v4", "knl", "knm",
+)  # fmt: skip
+
 _CURE = "install one with: pip install 'pyopencl[pocl]'"
 
 
@@ -84,8 +91,20 @@ class Hardware:
 
     @cached_property
     def vector_bytes(self) -> int:
-        """The bytes of a vector register; kernels for a GPU work on single numbers."""
-        return 4 * max(4, int(self.handle.preferred_vector_width_float)) if self.is_cpu else 0
+        """The bytes of a vector register; kernels for a GPU work on single numbers.
+
+        PoCL takes its functions for the processor that it runs on, but its LLVM makes code for the
+        nearest one that it knows. Where that one has no AVX-512 (its LLVM 14 knows none of AMD's
+        that has), values of 64 bytes are handed over in other registers than they are looked for:
+        wrong numbers, crashes, compilers that never end.
+        """
+        if not self.is_cpu:
+            return 0
+        size = 4 * max(4, int(self.handle.preferred_vector_width_float))
+        target = re.search(r"HSTR: pthread-x86_64\S*-([\w-]+)$", str(self.handle.version).strip())
+        if target is not None and not target[1].startswith(_HAS_AVX512):
+            return min(size, 32)
+        return size
 
     @cached_property
     def compute_units(self) -> int:

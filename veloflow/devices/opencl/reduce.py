@@ -228,7 +228,10 @@ def reduce(
         return host.reduce(operation, formula, inputs, twins[_OUT], axis=axis)
 
     def variant() -> Variant:
-        numbers = engine.numbers(formula_dtype(used.values()))
+        dtypes = [array.dtype for array in used.values()]
+        if operation == "sum" and engine.hardware.has_double:
+            dtypes.append(np.dtype(np.float64))
+        numbers = engine.numbers(formula_dtype(used.values()), *dtypes)
         code = formula_code([formula], used, space.layouts, numbers)
         return _variant(_Work(engine, operation, axis, numbers, code), space, used, out, twin)
 
