@@ -205,7 +205,7 @@ def _images(unit: Conv | Pooling, graph: OnnxGraph) -> str:
 @onnx_node(Conv)
 def _convolution(unit: Conv, graph: OnnxGraph) -> str:
     assert unit.weights is not None
-    channels = unit.window.image[2]
+    channels = unit.window.image[2] // unit.groups
     weights = np.array(unit.weights.value.read()).reshape(unit.kernels, *unit.size, channels)
     operands = [_images(unit, graph), graph.parameter(unit.weights, weights.transpose(0, 3, 1, 2))]
     if unit.bias is not None:
@@ -214,6 +214,7 @@ def _convolution(unit: Conv, graph: OnnxGraph) -> str:
     y = graph.op(
         "Conv", *operands,
         kernel_shape=list(unit.size), strides=list(unit.stride), pads=[top, left, bottom, right],
+        group=unit.groups,
     )  # fmt: skip
     if unit.activation.name == "sincos":  # it goes by the place in the last axis
         return graph.activation(unit.activation, graph.channels_last(y), unit.output.shape[1:])
