@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from veloflow.devices import Window, open_device
 from veloflow.devices import expressions as ex
+from veloflow.devices.opencl.cook_toom import cook_toom
 from veloflow.errors import DeviceError, ShapeError
 
 SOME = settings(
@@ -123,6 +126,51 @@ SHAPES = [
 def test_convolution(device, window, dtype):
     check(device, window, dtype=dtype)
     check(device, window, dtype=dtype, batch=1, kernels=37)
+
+
+TILED = [
+    Window((14, 14, 16), (5, 5), (1, 1), (2, 2, 2, 2)),
+    Window((12, 12, 19), (5, 5), (1, 1)),
+    Window((8, 13, 9), (5, 5), (1, 1), (4, 0, 1, 3)),
+    Window((9, 8, 16), (3, 3), (1, 1), (1, 1, 1, 1)),
+    Window((12, 5, 33), (3, 3), (1, 1), (0, 2, 1, 1)),
+]
+
+
+@pytest.mark.parametrize("window", TILED, ids=str)
+@pytest.mark.parametrize(("batch", "kernels"), [(1, 16), (5, 37), (19, 12)])
+def test_convolution_of_many_channels(device, window, batch, kernels):
+    """Large enough for tiles with fewer multiplications, which round a little more."""
+    check(device, window, dtype=np.float32, batch=batch, kernels=kernels, scale=2)
+
+
+@pytest.mark.opencl
+@pytest.mark.parametrize("window", TILED, ids=str)
+def test_tiles_are_chosen_by_shapes_alone(window):
+    from veloflow.devices.opencl.direct import Problem
+    from veloflow.devices.opencl.formulas import Numbers
+    from veloflow.devices.opencl.winograd import Tiling
+
+    float32 = np.dtype(np.float32)
+    problem = Problem(8, window, 16, 1, float32, True, None)
+    assert Tiling.of(problem, Numbers("float", 8)) is not None
+    for other in (
+        replace(problem, dtype=np.dtype(np.float64)),
+        replace(problem, kernels=2),
+        replace(problem, window=replace(window, stride=(2, 2))),
+        replace(problem, window=replace(window, image=(*window.kernel, 16), padding=(0, 0, 0, 0))),
+    ):
+        assert Tiling.of(other, Numbers("float", 8)) is None
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (4, 3), (4, 5), (6, 3)])
+def test_fewer_multiplications_give_the_same_sums(outputs, taps):
+    numbers = cook_toom(outputs, taps)
+    a, b, g = (np.array(one, object) for one in (numbers.a, numbers.b, numbers.g))
+    x = np.array([Fraction(n * n - 3, 7) for n in range(numbers.points)], object)
+    weights = np.array([Fraction(2 * n + 1, 5) for n in range(taps)], object)
+    wanted = [sum(weights * x[n : n + taps]) for n in range(outputs)]
+    assert (a.T @ ((g @ weights) * (b.T @ x))).tolist() == wanted
 
 
 @pytest.mark.parametrize(("groups", "kernels"), [(2, 4), (3, 54), (6, 6)])

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Convolution", "Gradient", "check_convolution"]
 
 #: numbers of patches that are unfolded at a time
-_UNFOLDED = 1 << 18
+_UNFOLDED = 1 << 20
 
 
 def check_convolution(
