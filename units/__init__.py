@@ -33,6 +33,7 @@ from veloflow.units.all2all import (
     softplus,
     tanh,
 )
+from veloflow.units.batch_norm import BatchNorm, GDBatchNorm, batch_norm
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.convolution import (
     Conv,
@@ -49,8 +50,10 @@ from veloflow.units.convolution import (
     GDConvTanh,
     conv,
 )
+from veloflow.units.cutter import Cutter, GDCutter, cut
 from veloflow.units.datasets import DigitsLoader, WineLoader, digits
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
+from veloflow.units.depooling import Depooling, GDDepooling, depool
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.dropout import Dropout, GDDropout, dropout
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
@@ -85,6 +88,7 @@ from veloflow.units.joining import (
     residual,
 )
 from veloflow.units.layer import Branches, Layer
+from veloflow.units.layer_norm import GDLayerNorm, LayerNorm, layer_norm
 from veloflow.units.learning_rate import (
     ArbitraryStep,
     Cosine,
@@ -97,7 +101,18 @@ from veloflow.units.learning_rate import (
     WarmUp,
 )
 from veloflow.units.loader import Loader
+from veloflow.units.local_response import GDLocalResponse, LocalResponse, lrn
 from veloflow.units.normalization import Normalizer, normalizer_of
+from veloflow.units.picking import (
+    GDPicking,
+    MaxAbsPooling,
+    Picking,
+    StochasticAbsPooling,
+    StochasticPooling,
+    max_abs_pool,
+    stochastic_abs_pool,
+    stochastic_pool,
+)
 from veloflow.units.pooling import (
     AvgPooling,
     GDAvgPooling,
@@ -141,6 +156,8 @@ from veloflow.units.splitting import GDSlice, GDSplit, Slice, Split, channels
 from veloflow.units.standard import StandardUnits, standard_workflow
 from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
+from veloflow.units.tied import GDTied, GDTiedConv, Tied, TiedConv, tied, tied_conv
+from veloflow.units.zero_filter import GDZeroFilter, ZeroFilter, zero_filter
 
 __all__ = [
     "GDGRU",
@@ -166,6 +183,7 @@ __all__ = [
     "ArrayLoader",
     "AvgPooling",
     "Backward",
+    "BatchNorm",
     "Branches",
     "Checkpoint",
     "Concat",
@@ -177,10 +195,12 @@ __all__ = [
     "ConvSoftplus",
     "ConvTanh",
     "Cosine",
+    "Cutter",
     "Decision",
     "DecisionGD",
     "DecisionMSE",
     "Dense",
+    "Depooling",
     "DeviceUnit",
     "DigitsLoader",
     "Dropout",
@@ -197,6 +217,7 @@ __all__ = [
     "FullBatchLoader",
     "GDActivate",
     "GDAvgPooling",
+    "GDBatchNorm",
     "GDConcat",
     "GDConv",
     "GDConvLinear",
@@ -204,12 +225,17 @@ __all__ = [
     "GDConvSigmoid",
     "GDConvSoftplus",
     "GDConvTanh",
+    "GDCutter",
     "GDDense",
+    "GDDepooling",
     "GDDropout",
     "GDJoin",
+    "GDLayerNorm",
     "GDLinear",
+    "GDLocalResponse",
     "GDMaxPooling",
     "GDMul",
+    "GDPicking",
     "GDPooling",
     "GDProduct",
     "GDReLU",
@@ -221,6 +247,9 @@ __all__ = [
     "GDSplit",
     "GDSum",
     "GDTanh",
+    "GDTied",
+    "GDTiedConv",
+    "GDZeroFilter",
     "Gabor",
     "Gaussian",
     "Glorot",
@@ -233,8 +262,11 @@ __all__ = [
     "Inv",
     "Join",
     "Layer",
+    "LayerNorm",
     "LearningRateAdjust",
     "Loader",
+    "LocalResponse",
+    "MaxAbsPooling",
     "MaxPooling",
     "Momentum",
     "Mul",
@@ -242,6 +274,7 @@ __all__ = [
     "Normalizer",
     "OnPlateau",
     "Orthogonal",
+    "Picking",
     "Policy",
     "Pooling",
     "Product",
@@ -255,23 +288,34 @@ __all__ = [
     "Split",
     "StandardUnits",
     "StepExp",
+    "StochasticAbsPooling",
+    "StochasticPooling",
     "StreamLoader",
     "Sum",
     "TableLoader",
+    "Tied",
+    "TiedConv",
     "Uniform",
     "WarmUp",
     "WineLoader",
+    "ZeroFilter",
     "activation",
     "avg_pool",
+    "batch_norm",
     "channels",
     "conv",
+    "cut",
     "dense",
+    "depool",
     "digits",
     "dropout",
     "gru",
+    "layer_norm",
     "leaky_relu",
     "linear",
+    "lrn",
     "lstm",
+    "max_abs_pool",
     "max_pool",
     "mul",
     "normalizer_of",
@@ -284,7 +328,12 @@ __all__ = [
     "softmax",
     "softplus",
     "standard_workflow",
+    "stochastic_abs_pool",
+    "stochastic_pool",
     "tanh",
+    "tied",
+    "tied_conv",
+    "zero_filter",
 ]
 
 

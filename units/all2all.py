@@ -113,11 +113,8 @@ class All2All(Forward):
         assert self.weights is not None
         neurons, inputs = self.weights.shape
         default = magnitude(self.activation.gain, inputs, neurons)
-        random = self._random("weights")
-        self.weights.value.write(self.weights_filling.fill(random, self.weights.shape, default))
-        if self.bias is not None:
-            random = self._random("bias")
-            self.bias.value.write(self.bias_filling.fill(random, self.bias.shape, default))
+        self._fill_parameter(self.weights, self.weights_filling, default)
+        self._fill_parameter(self.bias, self.bias_filling, default)
         self._bind()
 
     def _bind(self) -> None:

@@ -116,7 +116,8 @@ class Conv(Forward):
         """Fill the parameters and bind the convolution."""
         assert self.weights is not None
         default = min(1 / math.sqrt(self.weights.shape[1]), 0.05)
-        self._fill(default)
+        self._fill_parameter(self.weights, self.weights_filling, default)
+        self._fill_parameter(self.bias, self.bias_filling, default)
         self._launch = self.device.convolution(
             self.input,
             self.weights.value,
@@ -126,15 +127,6 @@ class Conv(Forward):
             bias=None if self.bias is None else self.bias.value,
             activation=self.activation.formula,
         )
-
-    def _fill(self, default: float) -> None:
-        for parameter, filling, purpose in (
-            (self.weights, self.weights_filling, "weights"),
-            (self.bias, self.bias_filling, "bias"),
-        ):
-            if parameter is not None:
-                random = self._random(purpose)
-                parameter.value.write(filling.fill(random, parameter.shape, default))
 
     def run(self) -> None:
         """Compute ``output``."""

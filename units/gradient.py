@@ -7,11 +7,14 @@ how many parameters move in one launch, in :mod:`veloflow.units.update`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from veloflow.core import Input, Workflow
 from veloflow.devices import Array
+from veloflow.devices.expressions import element
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import GraphError, InputError, ShapeError
 from veloflow.units.device_unit import DeviceUnit
@@ -20,7 +23,7 @@ from veloflow.units.update import Moved, Update, declare_slots
 
 if TYPE_CHECKING:
     from veloflow.core import Unit
-    from veloflow.devices import Launch
+    from veloflow.devices import Device, Launch
     from veloflow.devices.parameters import Parameter
     from veloflow.units.forward import Forward
 
@@ -177,6 +180,7 @@ class GradientUnit(Backward):
         self._is_waiting = False  #: the gradients are there, and the parameters have not moved yet
         self._update: Update | None = None
         self._before: list[GradientUnit] = []
+        self._completions: list[Launch] = []
 
     def is_bias(self, parameter: Parameter) -> bool:
         """Whether a parameter moves by the numbers and the solver of the bias."""
@@ -207,6 +211,7 @@ class GradientUnit(Backward):
 
     def _prepare_updates(self) -> None:
         """Bind the update, unless a unit that follows moves this one's parameters as well."""
+        self._completions = [*complete_gradients(self.device, self.forward.parameters())]
         self._next = _moves_with(self)
         if self._next is not None:
             return
@@ -222,12 +227,14 @@ class GradientUnit(Backward):
 
     def run(self) -> None:
         """Compute the gradients and move the parameters."""
-        self.backpropagate()
+        self.run_as_slave()
         self.update()
 
     def run_as_slave(self) -> None:
         """Compute the gradients: the master moves the parameters."""
         self.backpropagate()
+        for launch in self._completions:
+            launch()
 
     def run_as_master(self) -> None:
         """Move the parameters by the gradients that came from slaves."""
@@ -305,6 +312,19 @@ def _all_before(last: GradientUnit) -> list[GradientUnit]:
         if here is not None:
             chain.insert(0, here)
     return chain
+
+
+def complete_gradients(device: Device, parameters: Sequence[Parameter]) -> Iterator[Launch]:
+    """Bind what adds the gradients of those that parameters are lent to, in order, and masks."""
+    for parameter in parameters:
+        arrays = {"g": parameter.gradient}
+        arrays.update({f"g{number}": one for number, one in enumerate(parameter.lent)})
+        formula = reduce(add, map(element, arrays))
+        if parameter.mask is not None:
+            arrays["mask"] = parameter.mask
+            formula = formula * element("mask")
+        if len(arrays) > 1:
+            yield device.elementwise({"g": formula}, arrays)
 
 
 class LayerGradient(GradientUnit):

@@ -20,11 +20,11 @@ from veloflow.core import Inputs
 from veloflow.devices import Array
 from veloflow.devices.expressions import element
 from veloflow.errors import GraphError, ShapeError, nearest
-from veloflow.units.columns import bind_columns
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.forward import Forward
 from veloflow.units.gradient import Backward
 from veloflow.units.layer import Branches, Layer
+from veloflow.units.strips import bind_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

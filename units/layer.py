@@ -8,18 +8,29 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from veloflow.errors import GraphError, nearest
 
 if TYPE_CHECKING:
-    from veloflow.core import Workflow
+    from veloflow.core import Unit, Workflow
     from veloflow.units.filling import Filling
     from veloflow.units.forward import Forward
     from veloflow.units.gradient import Backward, GradientUnit
     from veloflow.units.solvers import Solver
 
-__all__ = ["Branches", "DenseOptions", "Layer", "Rates", "refuse_unknown", "trained_layer"]
+__all__ = [
+    "Branches",
+    "DenseOptions",
+    "Layer",
+    "Rates",
+    "refuse_unknown",
+    "trained_layer",
+    "unit_named",
+]
+
+
+U = TypeVar("U", bound="Unit")
 
 
 class Rates(TypedDict, total=False):
@@ -48,6 +59,7 @@ class DenseOptions(Rates, total=False):
     weights_filling: Filling
     bias_filling: Filling
     include_bias: bool
+    shares: str
     name: str
 
 
@@ -90,11 +102,45 @@ def trained_layer(
     options: Mapping[str, object],
     known: Collection[str],
 ) -> Layer:
-    """Return a layer with parameters; its options are the forward unit's own, and rates."""
+    """Return a layer with parameters; its options are the forward unit's own, and rates.
+
+    ``shares`` is the name of an earlier layer whose parameters it uses.
+    """
     refuse_unknown(f"layer {text}", options, known)
     own = {name: value for name, value in options.items() if name not in Rates.__optional_keys__}
     rates = {name: value for name, value in options.items() if name not in own}
+    shares = own.pop("shares", None)
+    if shares is not None:
+        forward = partial(_sharing, forward, str(shares), f"layer {text}")
     return Layer(text, partial(forward, **own), gradient, Rates(**rates))  # type: ignore[typeddict-item]
+
+
+def _sharing(
+    forward: Callable[..., Forward], shares: str, what: str, wf: Workflow, **own: object
+) -> Forward:
+    from veloflow.units.forward import Forward
+
+    other = unit_named(wf, shares, Forward, what)
+    return forward(wf, **own).share_parameters(other)
+
+
+def unit_named(wf: Workflow, name: str, kind: type[U], what: str) -> U:
+    """Return the unit of ``wf`` with this name, for a layer that refers to an earlier one.
+
+    Raises:
+        GraphError: there is none so far, or it is of another kind.
+    """
+    units = {unit.name: unit for unit in wf}
+    unit = units.get(name)
+    if unit is None:
+        known = [one for one, unit in units.items() if isinstance(unit, kind)]
+        raise GraphError(
+            f"{what}: no earlier layer is named {name!r}{nearest(name, known)}; name the layer "
+            f"that is meant: name={name!r}"
+        )
+    if not isinstance(unit, kind):
+        raise GraphError(f"{what}: {name!r} is {type(unit).__name__}, and no {kind.__name__}")
+    return unit
 
 
 def refuse_unknown(

@@ -12,10 +12,10 @@ from veloflow.core import Inputs
 from veloflow.devices import Array
 from veloflow.devices.expressions import Const
 from veloflow.errors import ShapeError
-from veloflow.units.columns import bind_columns
 from veloflow.units.forward import Forward
 from veloflow.units.gradient import Backward
 from veloflow.units.layer import Layer
+from veloflow.units.strips import bind_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,14 @@ ALIGNMENT = 128
 
 
 class Parameter:
-    """A named range of the flat arrays: ``value``, ``gradient`` and the solver's ``slots``."""
+    """A named range of the flat arrays: ``value``, ``gradient`` and the solver's ``slots``.
+
+    Attributes:
+        owner: whose value this is, when it is lent; None for a parameter of its own.
+        lent: the gradients of those that it is lent to, in the order of lending: its own gradient
+            is complete when they are added.
+        mask: 1 where the value is trained, 0 where its gradient is to be 0; None for everywhere.
+    """
 
     def __init__(self, device: Device, name: str, shape: Sequence[int], dtype: DTypeLike) -> None:
         self.name = name
@@ -35,6 +43,17 @@ class Parameter:
         self.value: Array = device.array(shape, dtype)
         self.gradient: Array = device.array(shape, dtype)
         self.slots: dict[str, Array] = {}
+        self.owner: Parameter | None = None
+        self.lent: list[Array] = []
+        self.mask: Array | None = None
+
+    def lend(self, gradient: Array) -> Parameter:
+        """Return this parameter for another unit to use, with that unit's own ``gradient``."""
+        other = copy(self)
+        other.gradient = gradient
+        other.owner = self
+        self.lent.append(gradient)
+        return other
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,0 +1,311 @@
+"""Workflows beside torch with the same network and settings: mean and deviation over seeds.
+
+    python tests/bench/results.py mnist_residual lines --seeds 5
+
+prints a line for the table in docs/results.md for each. Torch makes its own initial values, of the
+same distributions, and its own order of samples. Add a workflow to ``WORKFLOWS``: what its options
+are, and a function that trains torch with a seed and gives its best validation figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import mean, stdev
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+import veloflow
+from veloflow.units import read_idx
+from veloflow.workflows.lines import line_images
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A workflow and torch's twin of it.
+
+    Attributes:
+        settings: what the table says of them.
+        theirs: trains torch with a seed; its best validation figure.
+        options: of the workflow.
+        figure: the figure's name in a result's ``best``.
+    """
+
+    settings: str
+    theirs: Callable[[int], float]
+    options: dict[str, object] = field(default_factory=dict)
+    figure: str = "validation_error_percent"
+
+
+@cache
+def mnist():
+    """Return training and test images (n, 1, 28, 28), each from -1 to 1, and their labels."""
+    found = []
+    for name in ("train10k", "t10k"):
+        x = torch.tensor(read_idx(DATA / f"{name}-images-idx3-ubyte.gz"), dtype=torch.float32)
+        low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+        labels = read_idx(DATA / f"{name}-labels-idx1-ubyte.gz").astype(np.int64)
+        found += [((x - low) / (high - low) * 2 - 1)[:, None], torch.tensor(labels)]
+    return tuple(found)
+
+
+@cache
+def lines():
+    """Return training and validation images (n, 1, 32, 32) and their angles."""
+    images, angles = line_images(1200, 32)
+    x, y = torch.tensor(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(angles)
+    return x[300:], y[300:], x[:300], y[:300]
+
+
+def begin(net: nn.Module) -> None:
+    """Give weights U(-m, m) with m = 1 / sqrt(inputs), and biases 0, as ``FanIn`` does."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            m = 1 / math.sqrt(layer.weight[0].numel())
+            nn.init.uniform_(layer.weight, -m, m)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def sgd(net: nn.Module, rate: float, moment: float, decay: float) -> torch.optim.Optimizer:
+    """Return momentum with weight decay for weights alone, as ours is."""
+    weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
+    others = [p for name, p in net.named_parameters() if not name.endswith("weight")]
+    groups = [{"params": weights, "weight_decay": decay}, {"params": others}]
+    return torch.optim.SGD(groups, lr=rate, momentum=moment)
+
+
+def classify(make, data, *, epochs, minibatch, rate, moment, decay):
+    """Return a function of a seed: train a classifier, return its least error in percent."""
+
+    def train(seed: int) -> float:
+        torch.manual_seed(seed)
+        x, y, v, w = data()
+        net = make()
+        begin(net)
+        solver = sgd(net, rate, moment, decay)
+        best = 100.0
+        for _ in range(epochs):
+            net.train()
+            for batch in torch.randperm(len(x)).split(minibatch):
+                solver.zero_grad()
+                functional.cross_entropy(net(x[batch]), y[batch]).backward()
+                solver.step()
+            net.eval()
+            with torch.no_grad():
+                wrong = sum(
+                    int((net(one).argmax(1) != true).sum())
+                    for one, true in zip(v.split(1000), w.split(1000), strict=True)
+                )
+            best = min(best, 100 * wrong / len(v))
+        return best
+
+    return train
+
+
+def encode(make, data, *, epochs, minibatch, rate, moment, decay):
+    """Return a function of a seed: train an auto-encoder, return its least RMSE.
+
+    The loss is ours: half the sum of squared differences of a sample, a mean over samples; the
+    figure is the mean over samples of the root of the mean squared difference.
+    """
+
+    def train(seed: int) -> float:
+        torch.manual_seed(seed)
+        x, _, v, _ = data()
+        net = make()
+        begin(net)
+        solver = sgd(net, rate, moment, decay)
+        best = math.inf
+        for _ in range(epochs):
+            for batch in torch.randperm(len(x)).split(minibatch):
+                solver.zero_grad()
+                (0.5 * (net(x[batch]) - x[batch]).square().sum() / len(batch)).backward()
+                solver.step()
+            with torch.no_grad():
+                errors = [
+                    (net(one) - one).square().flatten(1).mean(1).sqrt() for one in v.split(1000)
+                ]
+            best = min(best, float(torch.cat(errors).mean()))
+        return best
+
+    return train
+
+
+class Tanh(nn.Module):
+    """LeCun's tanh."""
+
+    def forward(self, x):
+        """Return 1.7159 tanh(0.6666 x)."""
+        return 1.7159 * torch.tanh(0.6666 * x)
+
+
+def large():
+    """Return 64C5-MP2-87C5-MP2-791N-10N."""
+    pool = nn.MaxPool2d(2)
+    return nn.Sequential(nn.Conv2d(1, 64, 5), pool, nn.Conv2d(64, 87, 5), pool, nn.Flatten(),
+                         nn.Linear(87 * 16, 791), nn.Softplus(), nn.Linear(791, 10))  # fmt: skip
+
+
+def line_network():
+    """Return 32C4-MP2-64C4-MP3-32N-4N."""
+    return nn.Sequential(nn.Conv2d(1, 32, 4), Tanh(), nn.MaxPool2d(2, ceil_mode=True),
+                         nn.Conv2d(32, 64, 4), Tanh(), nn.MaxPool2d(3, ceil_mode=True),
+                         nn.Flatten(), nn.Linear(64 * 16, 32), Tanh(),
+                         nn.Linear(32, 4))  # fmt: skip
+
+
+class Block(nn.Module):
+    """relu(x + f(x)), as in workflows/mnist_residual.py."""
+
+    def __init__(self, before: int, kernels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, kernels, 3, stride, 1, bias=False), nn.BatchNorm2d(kernels),
+            nn.ReLU(), nn.Conv2d(kernels, kernels, 3, 1, 1, bias=False), nn.BatchNorm2d(kernels),
+        )  # fmt: skip
+        self.shortcut = nn.Identity() if stride == 1 else nn.Sequential(
+            nn.Conv2d(before, kernels, 1, stride, bias=False), nn.BatchNorm2d(kernels)
+        )  # fmt: skip
+
+    def forward(self, x):
+        """Return the block's output."""
+        return functional.relu(self.body(x) + self.shortcut(x))
+
+
+def residual_network(kernels: int = 8):
+    """Return the network of workflows/mnist_residual.py."""
+    return nn.Sequential(
+        nn.Conv2d(1, kernels, 3, padding=1, bias=False), nn.BatchNorm2d(kernels), nn.ReLU(),
+        Block(kernels, kernels), Block(kernels, 2 * kernels, 2), Block(2 * kernels, 4 * kernels, 2),
+        nn.AvgPool2d(7), nn.Flatten(), nn.Linear(4 * kernels, 10),
+    )  # fmt: skip
+
+
+class Tied(nn.Module):
+    """784-100 tanh-784 with one matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(784, 100)
+        self.bias = nn.Parameter(torch.zeros(784))
+
+    def forward(self, x):
+        """Return the images as they come back."""
+        hidden = Tanh()(self.encoder(x.flatten(1)))
+        return (hidden @ self.encoder.weight + self.bias).reshape(x.shape)
+
+
+class ConvolutionalAutoencoder(nn.Module):
+    """5C5, one value of each 3 x 3 window kept by chance in proportion to |x|, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Conv2d(1, 5, 5, bias=False)
+
+    def forward(self, x):
+        """Return the images as they come back."""
+        hidden = self.encoder(x)
+        kept = hidden * self.kept(hidden.detach())
+        return functional.conv_transpose2d(kept, self.encoder.weight)
+
+    @staticmethod
+    def kept(hidden):
+        """Return 1 where a value wins in a window that it is in, else 0."""
+        batch, channels, height, width = hidden.shape
+        rows = -(-(height - 3) // 2) + 1
+        size = (rows - 1) * 2 + 3
+        wide = functional.pad(hidden.abs(), (0, size - width, 0, size - height))
+        windows = functional.unfold(wide, 3, stride=2).reshape(batch, channels, 9, -1)
+        weights = windows.transpose(2, 3).reshape(-1, 9)
+        weights = torch.where(weights.sum(1, keepdim=True) > 0, weights, torch.ones(1))
+        winners = functional.one_hot(torch.multinomial(weights, 1)[:, 0], 9).float()
+        back = (
+            winners.reshape(batch, channels, -1, 9).transpose(2, 3).reshape(batch, channels * 9, -1)
+        )
+        counts = functional.fold(back, (size, size), 3, stride=2)
+        return (counts[:, :, :height, :width] > 0).float()
+
+
+WORKFLOWS = {
+    "mnist_conv": Workflow(
+        "3 epochs, minibatch 6, SGD 0.005, momentum 0.5, decay 5e-4",
+        classify(large, mnist, epochs=3, minibatch=6, rate=0.005, moment=0.5, decay=5e-4),
+        {"data": DATA, "epochs": 3},
+    ),
+    "mnist_residual": Workflow(
+        "5 epochs, minibatch 64, SGD 0.05, momentum 0.9, decay 5e-4",
+        classify(residual_network, mnist, epochs=5, minibatch=64, rate=0.05, moment=0.9,
+                 decay=5e-4),
+        {"data": DATA},
+    ),
+    "mnist_tied": Workflow(
+        "10 epochs, minibatch 100, SGD 0.001, momentum 0.9, decay 5e-5",
+        encode(Tied, mnist, epochs=10, minibatch=100, rate=0.001, moment=0.9, decay=5e-5),
+        {"data": DATA},
+        "validation_loss",
+    ),
+    "mnist_autoencoder": Workflow(
+        "6 epochs, minibatch 100, SGD 1e-4, momentum 0.9, decay 5e-5",
+        encode(ConvolutionalAutoencoder, mnist, epochs=6, minibatch=100, rate=1e-4, moment=0.9,
+               decay=5e-5),
+        {"data": DATA},
+        "validation_loss",
+    ),
+    "lines": Workflow(
+        "1,200 images of 32 x 32, 8 epochs, minibatch 12, SGD 0.01, decay 5e-5",
+        classify(line_network, lines, epochs=8, minibatch=12, rate=0.01, moment=0.0, decay=5e-5),
+    ),
+}  # fmt: skip
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Return mean and deviation."""
+    deviation = stdev(values) if len(values) > 1 else 0.0
+    return f"{mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def measure(name: str, seeds: int, device: str) -> str:
+    """Run a workflow and its twin with each seed; return the table's line."""
+    one = WORKFLOWS[name]
+    began = time.perf_counter()
+    ours = []
+    for seed in range(seeds):
+        result = veloflow.run(name, device=device, seed=seed, **one.options)
+        ours.append(float(result.best[one.figure]))
+    middle = time.perf_counter()
+    theirs = [one.theirs(seed) for seed in range(seeds)]
+    end = time.perf_counter()
+    is_error = one.figure.endswith("percent")
+    texts = [spread(values, 2 if is_error else 4) + (" %" if is_error else " RMSE")
+             for values in (ours, theirs)]  # fmt: skip
+    print(
+        f"# {name}: ours {ours} in {middle - began:.0f} s, torch {theirs} in {end - middle:.0f} s"
+    )
+    return f"| `{name}` | {one.settings} | {texts[0]} | {texts[1]} |"
+
+
+def main() -> None:
+    """Measure the workflows that are named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("workflows", nargs="+", choices=sorted(WORKFLOWS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="numpy")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in given.workflows:
+        print(measure(name, given.seeds, given.device), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A small workflow of every family of units, for tests that run each of them on slaves.
+
+A family is a function that fills an empty workflow in; it trains for two epochs in well under a
+second. Slaves import this file by its path, so it needs nothing but veloflow.
+"""
+
+from collections.abc import Callable
+
+from veloflow import Workflow
+from veloflow.units import (
+    ArrayLoader,
+    Layer,
+    activation,
+    avg_pool,
+    batch_norm,
+    channels,
+    conv,
+    cut,
+    dense,
+    depool,
+    digits,
+    gru,
+    layer_norm,
+    lrn,
+    lstm,
+    max_abs_pool,
+    mul,
+    parallel,
+    residual,
+    rnn,
+    softmax,
+    standard_workflow,
+    stochastic_abs_pool,
+    stochastic_pool,
+    tanh,
+    tied,
+    tied_conv,
+    zero_filter,
+)
+
+__all__ = ["FAMILIES", "build"]
+
+
+def _images(wf: Workflow) -> ArrayLoader:
+    """Return a loader of some digits as images of 8 x 8 pixels, a few of them for validation."""
+    data, labels = digits()
+    data = data[:360].reshape(-1, 8, 8, 1)
+    return ArrayLoader(wf, data[60:], labels[60:360], validation=(data[:60], labels[:60]),
+                       minibatch_size=60)  # fmt: skip
+
+
+def _trained(wf: Workflow, layers: list[Layer], **more: object) -> None:
+    rates = {"learning_rate": 0.05, "gradient_moment": 0.9, "max_epochs": 2, **more}
+    standard_workflow(wf, loader=_images(wf), layers=layers, **rates)
+
+
+def branches(wf: Workflow) -> None:
+    """Sums, products, concatenation, slices."""
+    same = conv(4, 3, "tanh", padding=1)
+    _trained(wf, [same, residual(same), parallel([same], [conv(4, 1, "sigmoid")], join="product"),
+                  parallel([channels(0, 2), conv(3, 1)], []), softmax(10)])  # fmt: skip
+
+
+def activations(wf: Workflow) -> None:
+    """A factor that is taken from the first minibatch, and activations alone and in layers."""
+    _trained(wf, [mul(), dense(20, "gelu"), dense(20, "linear"), activation("tanhlog"), mul(),
+                  dense(20, "silu"), activation("sincos"), softmax(10)])  # fmt: skip
+
+
+def normalizing(wf: Workflow) -> None:
+    """Batch, layer and local response normalisation."""
+    _trained(wf, [conv(6, 3, "linear"), batch_norm(), activation("relu"), lrn(n=3), avg_pool(2),
+                  dense(20, "linear"), batch_norm(), layer_norm(), softmax(10)])  # fmt: skip
+
+
+def picking(wf: Workflow) -> None:
+    """Stochastic pooling, depooling, cutting."""
+    _trained(wf, [conv(4, 3, "tanh", padding=1), stochastic_pool(3, 2, name="stochastic"),
+                  conv(4, 2), max_abs_pool(2), softmax(10)])  # fmt: skip
+
+
+def sharing(wf: Workflow) -> None:
+    """Weights that two layers use, and masked ones."""
+    _trained(wf, [tanh(16, name="a"), zero_filter(2), tanh(16, name="b"), tanh(16, shares="b"),
+                  softmax(10)])  # fmt: skip
+
+
+def autoencoder(wf: Workflow) -> None:
+    """Tied weights; images go through pooling by chance and back."""
+    layers = [conv(1, 3, "tanh", padding=1), cut(1),
+              stochastic_abs_pool(3, 2, name="pool", picks_always=True), depool("pool"),
+              tanh(16, name="encoder"), tied("encoder"), dense((8, 8, 1))]  # fmt: skip
+    _trained(wf, layers, loss="mse", target="minibatch_data", learning_rate=0.002)
+
+
+def _sequences(wf: Workflow, *layers: Layer) -> None:
+    """Train on rows of pixels as steps of time."""
+    data, labels = digits()
+    loader = ArrayLoader(wf, data[:120].reshape(-1, 8, 8), labels[:120],
+                         validation=(data[120:150].reshape(-1, 8, 8), labels[120:150]),
+                         minibatch_size=40)  # fmt: skip
+    standard_workflow(wf, loader=loader, layers=[*layers, softmax(10)], learning_rate=0.1,
+                      gradient_moment=0.9, max_epochs=2)  # fmt: skip
+
+
+def convolutional_autoencoder(wf: Workflow) -> None:
+    """Tied weights of a convolution; images go through pooling by chance and back."""
+    layers = [conv(4, 3, "linear", name="encoder"),
+              stochastic_abs_pool(3, 2, name="pool", picks_always=True), depool("pool"),
+              tied_conv("encoder")]  # fmt: skip
+    _trained(wf, layers, loss="mse", target="minibatch_data", learning_rate=1e-4)
+
+
+def recurrent_rnn(wf: Workflow) -> None:
+    """A plain recurrent layer."""
+    _sequences(wf, rnn(9, "relu"))
+
+
+def recurrent_lstm(wf: Workflow) -> None:
+    """Two LSTM layers."""
+    _sequences(wf, lstm(8, return_sequences=True), lstm(5))
+
+
+def recurrent_gru(wf: Workflow) -> None:
+    """Gated recurrent units."""
+    _sequences(wf, gru(7))
+
+
+FAMILIES: dict[str, Callable[[Workflow], None]] = {
+    one.__name__: one
+    for one in (
+        branches,
+        activations,
+        normalizing,
+        picking,
+        sharing,
+        autoencoder,
+        convolutional_autoencoder,
+        recurrent_rnn,
+        recurrent_lstm,
+        recurrent_gru,
+    )
+}
+
+
+def build(wf: Workflow, *, family: str) -> None:
+    """Fill in the workflow of a family."""
+    FAMILIES[family](wf)

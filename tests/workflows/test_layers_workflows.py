@@ -1,0 +1,83 @@
+"""Workflows with branches, normalisation and auto-encoders: two epochs on a part of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import veloflow
+from tests.workflows.test_mnist import _DATA
+from tests.workflows.test_short_forms import write_idx
+from veloflow.units import read_idx
+from veloflow.workflows.lines import line_images
+
+pytestmark = [pytest.mark.slow]
+needs_mnist = pytest.mark.skipif(
+    not _DATA.is_dir(), reason="the images are not beside the checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a few of the images."""
+    folder = tmp_path_factory.mktemp("mnist")
+    for name, count in (("train10k", 1000), ("t10k", 300)):
+        for kind in ("images-idx3", "labels-idx1"):
+            values = read_idx(_DATA / f"{name}-{kind}-ubyte.gz")[:count]
+            write_idx(folder / f"{name}-{kind}-ubyte.gz", values)
+    return folder
+
+
+@needs_mnist
+@pytest.mark.parametrize(
+    ("name", "figure", "most"),
+    [
+        ("mnist_residual", "validation_error_percent", 25.0),
+        ("mnist_tied", "validation_loss", 0.45),
+        ("mnist_autoencoder", "validation_loss", 0.8),
+    ],
+)
+def test_it_learns_in_two_epochs(few: Path, name: str, figure: str, most: float) -> None:
+    result = veloflow.run(name, data=few, epochs=2, minibatch=20, device="numpy")
+    assert result.best[figure] <= most
+
+
+@needs_mnist
+def test_the_large_network_learns_in_an_epoch(few: Path) -> None:
+    result = veloflow.run("mnist_conv", data=few, epochs=1, device="numpy")
+    assert result.best["validation_error_percent"] <= 25.0
+
+
+def test_lines_are_learned() -> None:
+    result = veloflow.run("lines", samples=400, epochs=3, device="numpy")
+    assert result.best["validation_error_percent"] <= 25.0
+
+
+def test_line_images_are_the_same_everywhere() -> None:
+    images, angles = line_images(8, 16, noise=0.0)
+    assert images.shape == (8, 16, 16, 1)
+    np.testing.assert_array_equal(angles, [0, 1, 2, 3] * 2)
+    assert images.sum() == pytest.approx(226.86, abs=0.5)
+    # a line at 0 degrees is long in x, one at 90 in y
+    for number, axis in ((0, 1), (2, 0)):
+        spread = [(images[number, ..., 0].max(axis=a) > 0.5).sum() for a in (0, 1)]
+        assert spread[1 - axis] < spread[axis] or spread[0] == 16
+
+
+@pytest.mark.stress
+@needs_mnist
+@pytest.mark.parametrize(
+    ("name", "epochs", "figure", "most"),
+    [
+        ("mnist_residual", 5, "validation_error_percent", 2.5),
+        ("mnist_conv", 3, "validation_error_percent", 3.0),
+        ("mnist_tied", 10, "validation_loss", 0.25),
+    ],
+)
+def test_whole_runs_are_as_good_as_they_promise(
+    name: str, epochs: int, figure: str, most: float
+) -> None:
+    result = veloflow.run(name, data=_DATA, epochs=epochs)
+    assert result.best[figure] <= most
