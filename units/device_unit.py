@@ -9,7 +9,7 @@ import numpy as np
 
 from veloflow.core import Settings, Unit
 from veloflow.devices import Array, Device
-from veloflow.devices.memory import Memory
+from veloflow.devices.memory import Life, Memory
 from veloflow.devices.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -41,10 +41,16 @@ class DeviceUnit(Unit):
         """The settings of the run."""
         return self.service(Settings)
 
-    def declare(self, *shape: int, dtype: DTypeLike | None = None) -> Array:
-        """Declare an array, by default of the run's dtype; call it in ``initialize``."""
+    def declare(self, *shape: int, dtype: DTypeLike | None = None, life: Life = "always") -> Array:
+        """Declare an array, by default of the run's dtype; call it in ``initialize``.
+
+        ``life`` tells how long its contents are wanted: "always", in "run" of this unit only, or
+        until the last of the "readers", the units linked to it, has run. Arrays that are never
+        wanted together may then lie in the same memory, and begin with what is there.
+        """
         memory = self.service(Memory)
-        return memory.declare(self.path, shape, self.settings.dtype if dtype is None else dtype)
+        kind = self.settings.dtype if dtype is None else dtype
+        return memory.declare(self.path, shape, kind, life)
 
     def watched(self) -> Iterator[tuple[str, Array]]:
         """Yield by name the arrays in which NaN may show first: parameters, then all the others.
@@ -61,7 +67,10 @@ class DeviceUnit(Unit):
         It reads whole arrays from the device: call it when a run has failed, not while it runs.
         Asked in the order of control, the first unit that answers is where the trouble began.
         """
+        memory = self.service(Memory)
         for name, array in self.watched():
+            if memory.shares(array):  # it may hold another unit's numbers by now
+                continue
             if array.is_allocated and array.dtype.kind == "f":
                 count = array.size - int(np.count_nonzero(np.isfinite(array.read())))
                 if count:

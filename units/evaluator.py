@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluator", "EvaluatorMSE", "EvaluatorSoftmax"]
 
+#: the smallest normal number by the character of the dtype; asking NumPy takes 1 us
+_TINY = {char: float(np.finfo(char).tiny) for char in "efd"}
+
 
 class Evaluator(DeviceUnit):
     """Compares an output with what it should be. An outline.
@@ -51,7 +54,7 @@ class Evaluator(DeviceUnit):
 
     def initialize(self) -> None:
         """Declare the gradient."""
-        self.err_output = self.declare(*self.output.shape)
+        self.err_output = self.declare(*self.output.shape, life="readers")
 
     def _scale(self) -> float:
         """Return 1 / the size of the batch that the gradient is the mean over."""
@@ -132,15 +135,15 @@ class EvaluatorSoftmax(Evaluator):
             DataError: a label is no class of the output.
         """
         labels = np.asarray(self.labels.read())
-        rows = self._rows[labels >= 0]
-        self.samples = len(rows)
         outputs = np.asarray(self.output.read())
+        known = labels >= 0
+        self.samples = int(np.count_nonzero(known))
         # everything is read: nothing waits for the gradient, and the backward pass follows it
         self._launch(scale=self._scale())
-        labels = labels[rows]
-        probabilities = outputs[rows]
-        self.loss = _cross_entropy(probabilities, labels, self.path)
-        winners = probabilities.argmax(axis=1)
+        if self.samples < len(labels):
+            labels, outputs = labels[known], outputs[known]
+        self.loss = _cross_entropy(outputs, labels, self._rows[: self.samples], self.path)
+        winners = outputs.argmax(axis=1)
         self.n_err = int(np.count_nonzero(winners != labels))
         if self.compute_confusion_matrix:
             classes = outputs.shape[1]
@@ -161,18 +164,21 @@ class EvaluatorSoftmax(Evaluator):
 
 
 def _cross_entropy(
-    probabilities: NDArray[np.floating], labels: NDArray[np.integer], path: str
+    probabilities: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    rows: NDArray[np.integer],
+    path: str,
 ) -> float:
     """Return the sum of -log p[label], in float64; a p of 0 counts as the smallest number."""
     try:
-        likely = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+        likely = probabilities[rows, labels].astype(np.float64)
     except IndexError:
         raise DataError(
             f"unit {path!r}: there is a sample of class {labels.max()}, and the output has "
             f"{probabilities.shape[1]} classes, from 0 on; widen the last layer"
         ) from None
-    tiny = float(np.finfo(probabilities.dtype).tiny)
-    return -float(np.log(np.maximum(likely, tiny)).sum())
+    np.maximum(likely, _TINY[probabilities.dtype.char], out=likely)
+    return -float(np.log(likely, out=likely).sum())
 
 
 @final

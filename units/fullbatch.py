@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from veloflow.devices import Array, Launch
 
 __all__ = ["ArrayLoader", "FullBatchLoader", "Samples"]
+
+#: samples that are normalized together; a device's views begin at multiples of 128
+_TOGETHER = 256
 
 
 @dataclass
@@ -101,6 +105,7 @@ class FullBatchLoader(Loader):
         order, self.class_lengths = self._split(samples, labels)
         self._labels = None if labels is None else labels[order]
         self._targets = None if samples.targets is None else samples.targets[order]
+        self._is_labelled = self._labels is None or bool((self._labels >= 0).all())
         self._raw = samples.data[order]
         self.sample_shape = samples.data.shape[1:]
         self._learn_normalization()
@@ -158,9 +163,20 @@ class FullBatchLoader(Loader):
             self._bind(targets, self.minibatch_targets)
 
     def _place_data(self) -> None:
-        values = self.normalizer.normalize(self._raw)
-        self._data = self.device.asarray(values, self.settings.dtype)
+        self._data = self.device.zeros(self._raw.shape, self.settings.dtype)
+        self._write_normalized(self._data)
         self._bind(self._data, self.minibatch_data)
+
+    def _write_normalized(self, data: Array) -> None:
+        """Normalize the data set into ``data``, some samples at a time.
+
+        A normalizer computes in float64: of the whole set that would be eight bytes a number, and
+        twice the time, for it would not stay in the cache.
+        """
+        for start in range(0, len(self._raw), _TOGETHER):
+            part = self._raw[start : start + _TOGETHER]
+            place = self.device.view(data, start * math.prod(data.shape[1:]), part.shape)
+            place.write(self.normalizer.normalize(part))
 
     def _bind(self, source: Array, target: Array, fill: float = 0.0) -> None:
         self._launches.append(self.device.gather(source, self._indices, target, fill=fill))
@@ -173,7 +189,7 @@ class FullBatchLoader(Loader):
 
     def count_labelled(self, indices: NDArray[np.int64]) -> int:
         """Return how many of these samples are evaluated: those with a label, if there are any."""
-        if self._labels is None:
+        if self._labels is None or self._is_labelled:
             return len(indices)
         return int(np.count_nonzero(self._labels[indices] >= 0))
 
@@ -191,7 +207,7 @@ class FullBatchLoader(Loader):
         """Go to the saved place, with the normalization that the model was trained with."""
         super().restore(state)
         if self._data is not None:
-            self._data.write(self.normalizer.normalize(self._raw))
+            self._write_normalized(self._data)
 
 
 def _check(samples: Samples, path: str) -> None:

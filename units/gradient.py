@@ -80,7 +80,7 @@ class Backward(DeviceUnit):
                 f"output of {self.forward.path!r} has {self.forward.output.shape}"
             )
         if self.needs_err_input:
-            self.err_input = self.declare(*self.forward.input.shape)
+            self.err_input = self.declare(*self.forward.input.shape, life="readers")
 
 
 def _all_units_around(unit: Unit) -> Iterator[Unit]:
@@ -339,7 +339,7 @@ class LayerGradient(GradientUnit):
         super().initialize()
         self._delta: Array | None = None
         if not self.forward.activation.is_linear:
-            self._delta = self.declare(*self.forward.output.shape)
+            self._delta = self.declare(*self.forward.output.shape, life="run")
 
     def _bind_delta(self) -> tuple[Array, list[Launch]]:
         """Return d, and what computes it."""

@@ -92,6 +92,7 @@ class Loader(DeviceUnit, BatchSource):
         self.train_ended = Bool()
         self.class_lengths: tuple[int, int, int] = (0, 0, 0)
         self.labels_mapping: dict[str | int, int] = {}
+        self._ends_known: tuple[object, list[int]] = (None, [])  # for which class_lengths, and they
         self._offset = 0  # samples of the epoch served so far, of all classes
         self._pass = 0  # number of the pass over all classes
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
@@ -247,13 +248,19 @@ class Loader(DeviceUnit, BatchSource):
     @property
     def _ends(self) -> list[int]:
         """Where each class ends in the order of a pass; testing leaves the training class out."""
-        lengths = list(self.class_lengths)
-        if self.settings.testing and any(lengths[:TRAIN]):
-            lengths[TRAIN] = 0
-        return [sum(lengths[: kind + 1]) for kind in (TEST, VALIDATION, TRAIN)]
+        if self._ends_known[0] is not self.class_lengths:  # asked for several times a minibatch
+            lengths = list(self.class_lengths)
+            if self.settings.testing and any(lengths[:TRAIN]):
+                lengths[TRAIN] = 0
+            ends = [sum(lengths[: kind + 1]) for kind in (TEST, VALIDATION, TRAIN)]
+            self._ends_known = self.class_lengths, ends
+        return self._ends_known[1]
 
     def _class_at(self, offset: int) -> int:
-        return next(kind for kind, end in enumerate(self._ends) if offset < end)
+        for kind, end in enumerate(self._ends):
+            if offset < end:
+                return kind
+        raise IndexError(f"a pass has {self._ends[-1]} samples, and {offset} is beyond them")
 
     def _start_pass(self, number: int) -> None:
         held_out = sum(self.class_lengths[:TRAIN])

@@ -99,6 +99,9 @@ def main() -> None:
 @click.option("--seed", type=int, help="Root of all random numbers.  [default: 0]")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]),
               help="Of parameters and activations.  [default: float32]")  # fmt: skip
+@click.option("--precision-level", type=click.Choice(["0", "1", "2"]), default="0",
+              metavar="0|1|2",
+              help="1, 2: products of matrices lose less to rounding, more slowly.")  # fmt: skip
 @click.option("--sharing", metavar="MODE",
               help="How parameters are shared: sync, sync:shards=4, async.")  # fmt: skip
 @click.option("--slaves", type=click.IntRange(min=0), default=0, metavar="N",
@@ -132,7 +135,11 @@ def main() -> None:
               help="Write the result there, as JSON.")  # fmt: skip
 @click.option("--profile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write there what ran when, a trace that ui.perfetto.dev opens.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Check and set up, show the units, do not run.")
+@click.option("--reuse-memory/--no-reuse-memory", default=True,
+              help="Whether arrays that are never alive together share memory.  [default: reuse]",
+              )  # fmt: skip
+@click.option("--dry-run", is_flag=True,
+              help="Check and set up, show units and memory, do not run.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, a line each.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @click.option("--help", "-h", "wants_help", is_flag=True,
@@ -168,6 +175,7 @@ def run(
     from veloflow.runtime.options import parse_assignments
 
     options = parse_assignments(assignments)
+    settings["precision_level"] = int(settings["precision_level"])
     if dry_run:
         _dry_run(workflow, options, settings)
         return
@@ -283,16 +291,20 @@ def _dry_run(workflow: str, options: dict[str, str], settings: dict[str, Any]) -
     from rich.console import Console
 
     from veloflow.runtime.api import prepare
-    from veloflow.views.report import units_table
+    from veloflow.views.report import memory_table, units_table
 
     with prepare(
         workflow,
         device=settings["device"],
         seed=settings["seed"],
         dtype=settings["dtype"],
+        reuse_memory=settings["reuse_memory"],
         options=options,
     ) as session:
-        Console().print(units_table(session.describe_units()))
+        Console().print(
+            units_table(session.describe_units()),
+            memory_table(session.describe_memory(), session.memory_used()),
+        )
 
 
 def _definition(name: str) -> Definition:

@@ -455,7 +455,7 @@ def test_gemm_on_views_and_again(device):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("left", "right"), product((False, True), repeat=2))
+@pytest.mark.parametrize(("left", "right"), list(product((False, True), repeat=2)))
 def test_gemm_of_stacks(device, dtype, left, right):
     a, b = numbers(5, 19, 7, dtype=dtype), numbers(5, 7, 35, seed=1, dtype=dtype)
     out, bias = numbers(5, 19, 35, seed=2, dtype=dtype), numbers(35, seed=3, dtype=dtype)

@@ -99,6 +99,36 @@ def control_order(workflow: Workflow) -> list[Unit]:
     return order + [unit for unit in workflow if unit not in reached]
 
 
+def round_of(workflow: Workflow) -> list[Unit]:
+    """Return the units that every round of the workflow's one loop passes, in their order.
+
+    They are the dominators of the way back, seen from the loop's boundary. Without a loop, or with
+    several boundaries, there are none.
+    """
+    boundaries = [unit for unit in workflow if unit.is_boundary]
+    if len(boundaries) != 1:
+        return []
+    boundary = boundaries[0]
+    ends = [one for one in workflow.predecessors(boundary) if one is not workflow.start]
+    graph: nx.DiGraph[Unit] = nx.DiGraph()  # type: ignore[explicit-any]  # its stubs
+    graph.add_edges_from(
+        (before, after)
+        for before, after in workflow.graph.edges
+        if after not in (boundary, workflow.end)
+    )
+    sink = workflow.end  # here it stands for the way back
+    graph.add_edges_from((end, sink) for end in ends)
+    if not (ends and boundary in graph and nx.has_path(graph, boundary, sink)):
+        return []
+    dominators = nx.immediate_dominators(graph, boundary)
+    chain: list[Unit] = []
+    unit = dominators[sink]
+    while unit is not boundary:
+        chain.append(unit)
+        unit = dominators[unit]
+    return [boundary, *reversed(chain)]
+
+
 def listed(names: Iterable[str], sign: str = ", ", *, most: int = 5) -> str:
     """Return the names joined by ``sign``, the first ones when there are many."""
     every = list(names)

@@ -21,6 +21,7 @@ class Settings:
         testing: evaluate once, without training.
         role: of this process in the run.
         shards: into how many parts a minibatch is cut for slaves; 0 lets its size say.
+        precision_level: 0 multiplies matrices as fast as it goes; 1 and 2 lose less to rounding.
     """
 
     seed: int = 0
@@ -28,3 +29,4 @@ class Settings:
     testing: bool = False
     role: Role = "alone"
     shards: int = 1
+    precision_level: Literal[0, 1, 2] = 0

@@ -203,9 +203,12 @@ class Unit(ABC):
 
         That is so where a gate of it is the same as the other's, or was never set.
         """
-        return (self._gate_block is self._open_block or self._gate_block is other._gate_block) and (
-            self._gate_skip is self._open_skip or self._gate_skip is other._gate_skip
-        )
+        is_open = self._gate_block is self._open_block or self._gate_block is other._gate_block
+        return is_open and self.is_skipped_with(other)
+
+    def is_skipped_with(self, other: Unit) -> bool:
+        """Whether ``other`` is skipped, by its gate, on every signal on which this unit is."""
+        return self._gate_skip is self._open_skip or self._gate_skip is other._gate_skip
 
     # -- data links ---------------------------------------------------------------------------
 

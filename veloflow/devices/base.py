@@ -172,6 +172,8 @@ class Device(ABC):
 
     #: how to ask for this device, such as "numpy" or "opencl:0:0"
     name: str
+    #: how much is done against rounding in what is bound from now on; see numpy_precision
+    precision_level: int = 0
 
     # -- memory -------------------------------------------------------------------------------
 

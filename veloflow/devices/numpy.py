@@ -31,6 +31,7 @@ from veloflow.devices.expressions import Expression, Index, element, elements_of
 from veloflow.devices.numpy_convolution import Convolution, Gradient, check_convolution
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of
+from veloflow.devices.numpy_precision import precise_product
 from veloflow.errors import DeviceError, KernelError, ShapeError
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class NumpyDevice(Device):
         product = aligned_zeros(target.shape, target.dtype) if beta else target
         multiply = np.dot if target.size < _SMALL and not stacked else np.matmul
         calls: list[Call] = [(multiply, (left, right, product))]
+        if self.precision_level:
+            calls = precise_product(left, right, product, self.precision_level)
         product, target = (one.reshape(-1, target.shape[-1]) for one in (product, target))
         # what follows the product is one formula over blocks that the cache holds
         formula, leaves = element("product"), {"product": product}
@@ -241,7 +244,9 @@ class NumpyDevice(Device):
             raise ShapeError(f"there is no maximum over no elements: {largest!r}")
         leaves = {name: self._host(array) for name, array in used.items()}
         plan = Plan([formula], leaves, space, formula_dtype(used.values()), [None])
-        calls = _reduction(operation, plan, self._host(out).reshape(-1), axis)
+        is_long = self.precision_level == 2 and plan.real == np.float64
+        wide = np.dtype(np.longdouble if is_long else np.float64)
+        calls = _reduction(operation, plan, self._host(out).reshape(-1), axis, wide)
         return launch_of(calls, plan.scalars)
 
     def softmax(self, x: Array, out: Array, winners: Array | None = None) -> Launch:
@@ -329,11 +334,15 @@ def _check_gemm(left: AnyArray, right: AnyArray, out: AnyArray, bias: Array | No
 
 
 def _reduction(
-    operation: Literal["sum", "max"], plan: Plan, out: AnyArray, axis: Literal[0, 1] | None
+    operation: Literal["sum", "max"],
+    plan: Plan,
+    out: AnyArray,
+    axis: Literal[0, 1] | None,
+    wide: np.dtype[Any],
 ) -> list[Call]:
     """Return the calls: each block is reduced by itself, then the parts in their order."""
     combine = np.add if operation == "sum" else np.maximum
-    dtype = np.dtype(np.float64) if operation == "sum" else plan.real
+    dtype = wide if operation == "sum" else plan.real
     totals, part = np.zeros(out.shape, dtype), np.zeros(out.shape, dtype)
     calls = [*plan.prologue]
     for block in plan.blocks():

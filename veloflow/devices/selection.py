@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,10 +166,11 @@ def choose_device() -> tuple[Device, str]:
     geometric mean of both speeds. The figures are kept in the cache folder for each device and
     driver, so the next choice is the same and costs nothing.
     """
-    names = [info.name for info in list_devices()]
-    if names == ["numpy"]:
+    found = list_devices()
+    if [info.name for info in found] == ["numpy"]:
         return NumpyDevice(), "numpy: there is no other device on this machine"
-    speeds = {name: _speed_of_named(name) for name in names}
+    # what is known already needs no device to be opened, which takes longer than a short run
+    speeds = {info.name: _known_speed(info) or _speed_of_named(info.name) for info in found}
     best, why = _judge(speeds)
     return open_device(best), why
 
@@ -203,6 +205,17 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f} times faster" if ratio >= 1 else f"{1 / ratio:.1f} times slower"
 
 
+def _known_speed(info: DeviceInfo) -> Speed | None:
+    try:
+        return _speed_from(read_json(_speed_file(info)))
+    except StorageError:  # said by whoever measures
+        return None
+
+
+def _speed_file(info: DeviceInfo) -> Path:
+    return cache_folder("devices") / f"{_identity(info)}.json"
+
+
 def _speed_of_named(name: str) -> Speed:
     """Open a device and measure it; what is wrong with it becomes part of the answer."""
     try:
@@ -219,7 +232,7 @@ def speed_of(device: Device) -> Speed:
     """Return the speed of a device from the cache, or measure it and keep it there."""
     measured: Speed | None = None
     try:
-        path = cache_folder("devices") / f"{_identity(device.info())}.json"
+        path = _speed_file(device.info())
         kept = _speed_from(read_json(path))
         if kept is not None:
             return kept

@@ -125,6 +125,15 @@ class _Front(Device):
         self.observer = observer
         device.observe(observer)
 
+    @property
+    def precision_level(self) -> int:
+        """That of the other device."""
+        return self.device.precision_level
+
+    @precision_level.setter
+    def precision_level(self, level: int) -> None:
+        self.device.precision_level = level
+
     # -- memory: all of it is the other device's ----------------------------------------------
 
     def array(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Array:

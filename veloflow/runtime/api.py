@@ -15,14 +15,11 @@ from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, ClusterError, OptionError
 from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from veloflow.runtime.cluster import Cluster
-from veloflow.runtime.cluster_settings import ClusterSettings
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
 from veloflow.runtime.history import History, Spoiled
 from veloflow.runtime.journal import FileJournal
-from veloflow.runtime.keys import ServerKeys, check_address
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
 from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
@@ -30,7 +27,10 @@ from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.worker import Worker
 from veloflow.sharing.mode import Sharing, parse_sharing
 
+# ZeroMQ and keys are imported where there are slaves: a lone run starts 60 ms earlier.
 if TYPE_CHECKING:
+    from veloflow.runtime.cluster import Cluster
+    from veloflow.runtime.cluster_settings import ClusterSettings
     from veloflow.runtime.result import Result
 
 __all__ = ["load", "prepare", "run"]
@@ -57,6 +57,7 @@ def run(
     device: str | Device = "auto",
     seed: int | None = None,
     dtype: Literal["float32", "float64"] | None = None,
+    precision_level: Literal[0, 1, 2] = 0,
     test: bool = False,
     sharing: str | None = None,
     slaves: int = 0,
@@ -74,6 +75,7 @@ def run(
     resume: bool | str | Path = False,
     result: str | Path | None = None,
     profile: str | Path | None = None,
+    reuse_memory: bool = True,
     watch: Callable[[Session], None] | None = None,
     options: Mapping[str, object] | None = None,
     **more_options: object,
@@ -85,6 +87,7 @@ def run(
         device: "numpy", "opencl", "opencl:0:0", "auto" (measured), or an open device.
         seed: the root of all random numbers; 0 unless a checkpoint says otherwise.
         dtype: of parameters and activations; float32 unless a checkpoint says otherwise.
+        precision_level: 0, or 1 or 2 for products of matrices that lose less to rounding.
         test: evaluate once, without training; with a checkpoint, the best model in it.
         sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async".
         slaves: how many local slave processes compute.
@@ -102,6 +105,7 @@ def run(
         resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
         result: a file to write the result to, as JSON.
         profile: a file to write what ran when to, a trace for Perfetto; ".json" or ".json.gz".
+        reuse_memory: let arrays that are never alive together share memory; the bits are the same.
         watch: called with the session before it runs, to subscribe to its events.
         options: the definition's own options; they may also be given as keywords.
 
@@ -116,6 +120,7 @@ def run(
             device=device,
             seed=seed,
             dtype=dtype,
+            precision_level=precision_level,
             test=test,
             sharing=sharing,
             slaves=slaves,
@@ -131,6 +136,7 @@ def run(
             checkpoint=checkpoint,
             resume=resume,
             profile=profile,
+            reuse_memory=reuse_memory,
             watch=watch,
             options={**(options or {}), **more_options},
         ) as session:
@@ -168,6 +174,7 @@ def prepare(
     device: str | Device = "auto",
     seed: int | None = None,
     dtype: Literal["float32", "float64"] | None = None,
+    precision_level: Literal[0, 1, 2] = 0,
     test: bool = False,
     sharing: str | None = None,
     slaves: int = 0,
@@ -183,6 +190,7 @@ def prepare(
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     profile: str | Path | None = None,
+    reuse_memory: bool = True,
     watch: Callable[[Session], None] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> Iterator[Session]:
@@ -199,8 +207,11 @@ def prepare(
         )
     given = {**(saved.options if saved else {}), **(options or {})}
     has_slaves = bool(slaves or listen)
-    for address in listen:
-        check_address(address, has_keys=keys is not None)
+    if listen:
+        from veloflow.runtime.keys import check_address
+
+        for address in listen:
+            check_address(address, has_keys=keys is not None)
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     if master_works and not has_slaves:
         raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
@@ -215,6 +226,7 @@ def prepare(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
         testing=test,
+        precision_level=precision_level,
         role="alone" if mode is None else "master",
         shards=mode.shards if mode is not None and mode.mode == "sync" else 1,
     )
@@ -228,7 +240,9 @@ def prepare(
             if record is not None:
                 place = stack.enter_context(closing(record.observed(place)))
         own = place if mode is None else stack.enter_context(closing(open_device("numpy")))
-        session = stack.enter_context(Session(definition, given, own, settings))
+        session = stack.enter_context(
+            Session(definition, given, own, settings, reuse_memory=reuse_memory)
+        )
         if record is not None:
             record.watch(session)
         # now, for the file may be changed while the run goes on
@@ -245,6 +259,9 @@ def prepare(
         if why:
             session.events.publish(Message(why))
         if mode is not None and has_slaves:
+            from veloflow.runtime.cluster_settings import ClusterSettings
+            from veloflow.runtime.keys import ServerKeys
+
             wishes = ClusterSettings(
                 slaves=slaves,
                 listen=tuple(listen),
@@ -258,6 +275,7 @@ def prepare(
                 story=None if story is None else Path(story),
                 exactly=mode.mode == "sync",
                 environment=() if record is None else record.slaves(),
+                grace=2.0 if record is None else 60.0,  # they write their records first
             )
             # now, for the file may be changed while the run goes on
             text = source_of(definition) if send_definition else ""
@@ -315,6 +333,8 @@ def _cluster(session: Session, wishes: ClusterSettings) -> Cluster:
 
     def say(text: str) -> None:
         session.events.publish(Message(text))
+
+    from veloflow.runtime.cluster import Cluster
 
     name_of(session.definition)  # raises if slaves cannot find it
     cluster = Cluster(wishes, say=say, is_stopping=lambda: session.is_stopping)

@@ -258,7 +258,7 @@ class Cluster(Crew):
             if self._is_open:
                 self._perform(self._machine.handle(StopAsked("the run is over"), time.monotonic()))
             self._listener.close()
-            self._locals.stop(grace=2.0 if self._is_open else 0.0)
+            self._locals.stop(grace=self._settings.grace if self._is_open else 0.0)
         finally:
             if self._is_open:
                 self._links.close()

@@ -31,6 +31,7 @@ class ClusterSettings:
         story: where to write what happens to slaves and pieces.
         exactly: jobs name the version of the parameters; otherwise slaves take the latest.
         environment: more of it for local slaves.
+        grace: seconds that local slaves have at the end before they are killed.
     """
 
     slaves: int = 0
@@ -45,3 +46,4 @@ class ClusterSettings:
     story: Path | None = None
     exactly: bool = True
     environment: tuple[tuple[str, str], ...] = ()
+    grace: float = 2.0

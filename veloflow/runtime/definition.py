@@ -73,10 +73,13 @@ def _describe(error: BaseException) -> str:
 
 def known_definitions() -> list[str]:
     """Return the names of all definitions that come with veloflow or with other packages."""
-    package = importlib.import_module(_PACKAGE)
-    own = [module.name for module in pkgutil.iter_modules(package.__path__)]
     others = [entry.name for entry in entry_points(group=_GROUP)]
-    return sorted({*own, *others})
+    return sorted({*_own_definitions(), *others})
+
+
+def _own_definitions() -> list[str]:
+    package = importlib.import_module(_PACKAGE)
+    return [module.name for module in pkgutil.iter_modules(package.__path__)]
 
 
 def find_definition(name: str) -> Definition:
@@ -91,7 +94,7 @@ def find_definition(name: str) -> Definition:
         return _from_module(path.stem, _import_file(path))
     for entry in entry_points(group=_GROUP, name=name):
         return _from_module(name, _import_module(entry.module))
-    if name not in known_definitions():
+    if name not in _own_definitions():  # to ask for the entry points again would take 20 ms
         hint = nearest(name, known_definitions()) or f"; there are {', '.join(known_definitions())}"
         raise NotFoundError(
             f"no workflow named {name!r}{hint}; a definition of your own is given as a path: "

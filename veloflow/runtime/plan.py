@@ -75,6 +75,7 @@ def settings_of(settings: Settings) -> dict[str, object]:
         "dtype": settings.dtype,
         "testing": settings.testing,
         "shards": settings.shards,
+        "precision_level": settings.precision_level,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -17,9 +19,10 @@ from veloflow.core import (
     Message,
     Outcome,
     Settings,
+    Unit,
     Workflow,
 )
-from veloflow.core.checks import control_order
+from veloflow.core.checks import control_order, round_of
 from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
@@ -27,6 +30,7 @@ from veloflow.errors import CheckpointError, Interrupted, NumericsError
 from veloflow.runtime.checkpoint import Checkpoint
 from veloflow.runtime.farms import PieceFarm, make_farm
 from veloflow.runtime.interruption import Interruption
+from veloflow.runtime.liveness import spans_in
 from veloflow.runtime.options import convert_options, options_of
 from veloflow.runtime.result import Result
 
@@ -66,6 +70,7 @@ class Session:
         given: values of its options, as texts or Python values.
         device: where to run; it stays open when the session closes.
         settings: seed, dtype, testing.
+        reuse_memory: whether arrays that are never alive together share memory.
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class Session:
         given: Mapping[str, object],
         device: Device,
         settings: Settings,
+        *,
+        reuse_memory: bool = True,
     ) -> None:
         self.definition = definition
         self.device = device
@@ -82,7 +89,10 @@ class Session:
         self.workflow.clock = time.perf_counter_ns
         self.workflow.role = settings.role
         self.events = self.workflow.find_service(Events)
+        device.precision_level = settings.precision_level
         self.memory = Memory(device)
+        if reuse_memory:
+            self.memory.find_spans = spans_in(self.workflow)
         self.parameters = Parameters(device, settings.dtype)
         for kind, service in ((Device, device), (Settings, settings)):
             self.workflow.provide(kind, service)
@@ -245,7 +255,7 @@ class Session:
             unit_seconds=self._unit_seconds(),
             seconds=self.seconds,
             parameters_sha256=self.parameters.sha256(),
-            more=found,
+            more={**found, "memory": self.memory_used()},
             graph=self.workflow,
         )
 
@@ -267,6 +277,44 @@ class Session:
             unit_seconds=self._unit_seconds(),
             reason=reason,
         )
+
+    def memory_used(self) -> dict[str, int]:
+        """Return bytes: of declared arrays, of parameters with all beside them, of the process."""
+        parameters = self.parameters
+        flat = 2 + len({name for one in parameters for name in one.slots})
+        # kibibytes, but on macOS, which counts bytes
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "arrays": self.memory.nbytes,
+            "saved_by_sharing": self.memory.saved,
+            "parameters": flat * parameters.values.nbytes,
+            "peak_of_process": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        }
+
+    def describe_memory(self) -> list[dict[str, Any]]:
+        """Return the declared arrays in the order of control, and which share memory."""
+        units = {unit.path: unit for unit in control_order(self.workflow)}
+        places = {unit.path: place for place, unit in enumerate(round_of(self.workflow))}
+        shared = {
+            one: (number, span)
+            for number, slot in enumerate(self.memory.slots, 1)
+            for one, span in slot.members
+        }
+        order = {path: number for number, path in enumerate(units)}
+        declared = sorted(self.memory.declared, key=lambda one: order.get(one.owner, len(order)))
+        by_place = {place: path for path, place in places.items()}
+        return [
+            {
+                "unit": one.owner,
+                "array": _name_in(units.get(one.owner), one.array),
+                "shape": list(one.array.shape),
+                "dtype": str(one.array.dtype),
+                "bytes": one.array.nbytes,
+                "shares": shared[one][0] if one in shared else None,
+                "until": by_place[shared[one][1][1]] if one in shared else None,
+            }
+            for one in declared
+        ]
 
     def describe_units(self) -> list[dict[str, Any]]:
         """Return what each unit has, in the order of control: shapes, parameters, memory."""
@@ -314,3 +362,9 @@ class Session:
         elif checkpoint.flow["queue"]:
             self.workflow.flow.restore(checkpoint.flow)
             self._is_restored = True
+
+
+def _name_in(unit: Unit | None, array: Array) -> str:
+    """Return the attribute under which a unit keeps an array, without the mark of private ones."""
+    names = [name for name, value in vars(unit).items() if value is array] if unit else []
+    return names[0].lstrip("_") if names else ""

@@ -168,6 +168,25 @@ def units_table(units: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def memory_table(arrays: Sequence[Mapping[str, Any]], used: Mapping[str, int]) -> Table:
+    """Return what ``--dry-run`` shows of memory: each array, and which ones share a piece of it."""
+    table = _table("unit", "array", "shape", "bytes", "shares", title="memory", numbers=("bytes",))
+    last = None
+    for one in arrays:
+        shape = " × ".join(str(size) for size in one["shape"]) + f" {one['dtype']}"
+        shares = "" if one["shares"] is None else f"piece {one['shares']}, until {one['until']}"
+        name = "" if one["unit"] == last else one["unit"]
+        table.add_row(Text(name), Text(one["array"]), shape, _size(one["bytes"]), Text(shares))
+        last = one["unit"]
+    table.add_section()
+    saved = f"sharing saves {_size(used['saved_by_sharing'])}" if used["saved_by_sharing"] else ""
+    table.add_row("arrays", "", "", _size(used["arrays"]), saved)
+    table.add_row("parameters", "", "with gradients, velocities …", _size(used["parameters"]), "")
+    peak = _size(used["arrays"] + used["parameters"])
+    table.add_row("peak", "", "without the data set", peak, "", style="bold")
+    return table
+
+
 def _size(count: float) -> str:
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:

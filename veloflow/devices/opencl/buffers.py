@@ -95,15 +95,14 @@ class Buffers:
         values.flags.writeable = False
         return values
 
-    def write(self, block: Block, values: NDArray[Any]) -> None:
-        """Wait for what is pending and copy ``values``, of the array's shape, in."""
+    def write(self, block: Block, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
+        """Wait for what is pending and copy ``values``, of the array's shape, in as ``dtype``."""
         self.finish()
         if block.host is not None:
             block.host[...] = values
         elif values.size:
-            cl.enqueue_copy(
-                self._queue, block.buffer, np.ascontiguousarray(values), dst_offset=block.offset
-            )
+            packed = np.ascontiguousarray(values, dtype)
+            cl.enqueue_copy(self._queue, block.buffer, packed, dst_offset=block.offset)
 
 
 def _block(root: Any, start: int, buffer: Any, offset: int, host: NDArray[Any] | None) -> Block:

@@ -100,12 +100,15 @@ class OpenCLDevice(Device):
 
     def write(self, array: Array, values: ArrayLike) -> None:
         """Wait and copy values in."""
-        try:
-            host = np.broadcast_to(np.asarray(values), array.shape).astype(array.dtype)
-        except ValueError:
-            shape = np.shape(values)
-            raise ShapeError(f"values of shape {shape} do not fit into {array!r}") from None
-        self._engine.buffers.write(self._engine.block(array), host)
+        host = np.asarray(values)
+        if host.shape != array.shape:
+            try:
+                host = np.broadcast_to(host, array.shape)
+            except ValueError:
+                raise ShapeError(
+                    f"values of shape {host.shape} do not fit into {array!r}"
+                ) from None
+        self._engine.buffers.write(self._engine.block(array), host, np.dtype(array.dtype))
 
     def gemm(
         self,
@@ -122,6 +125,17 @@ class OpenCLDevice(Device):
         stacked: bool = False,
     ) -> Launch:
         """Bind a multiplication."""
+        if self.precision_level:
+            arrays = {"a": a, "b": b, "out": out} | ({} if bias is None else {"bias": bias})
+
+            def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
+                return host.gemm(
+                    twins["a"], twins["b"], twins["out"], transpose_a=transpose_a,
+                    transpose_b=transpose_b, alpha=alpha, beta=beta, bias=twins.get("bias"),
+                    activation=activation, stacked=stacked,
+                )  # fmt: skip
+
+            return self._engine.on_host(twin, arrays, self.precision_level)
         return gemm(
             self._engine, a, b, out, transpose_a=transpose_a, transpose_b=transpose_b,
             alpha=alpha, beta=beta, bias=bias, activation=activation, stacked=stacked,
@@ -180,6 +194,14 @@ class OpenCLDevice(Device):
         axis: Literal[0, 1] | None,
     ) -> Launch:
         """Bind a sum or maximum."""
+        if self.precision_level == 2 and any(one.dtype == np.float64 for one in arrays.values()):
+
+            def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
+                inputs = {name: array for name, array in twins.items() if name != "out"}
+                return host.reduce(operation, formula, inputs, twins["out"], axis=axis)
+
+            if "out" not in arrays:
+                return self._engine.on_host(twin, {**arrays, "out": out}, self.precision_level)
         return reduce(self._engine, operation, formula, arrays, out, axis)
 
     def softmax(self, x: Array, out: Array, winners: Array | None = None) -> Launch:

@@ -137,12 +137,21 @@ class Engine:
         self._note(f"{name} is computed by NumPy")
         return host_launch(twin, arrays, outputs)
 
-    def on_host(self, twin: Twin, arrays: Mapping[str, Array]) -> Launch:
+    def on_host(self, twin: Twin, arrays: Mapping[str, Array], precision_level: int = 0) -> Launch:
         """Bind an operation of NumPy's to memory that this device, a CPU, shares with the host.
 
         The launch waits for those before it and is done when it returns.
+
+        Raises:
+            DeviceError: this device has memory of its own.
         """
+        if not self.hardware.is_cpu:
+            raise DeviceError(
+                f"{self.hardware.name} has no precision level {precision_level}: the host computes "
+                "those, in memory that both share; use --device numpy"
+            )
         host = NumpyDevice()
+        host.precision_level = precision_level
         twins: dict[str, Array] = {}
         for name, array in arrays.items():
             twins[name] = type(array)(host, array.shape, array.dtype)
