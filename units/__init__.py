@@ -123,6 +123,7 @@ from veloflow.units.pooling import (
     avg_pool,
     max_pool,
 )
+from veloflow.units.rbm import RBM, GDContrastive, rbm
 from veloflow.units.recurrent import (
     GDGRU,
     GDLSTM,
@@ -165,6 +166,7 @@ __all__ = [
     "GDRNN",
     "GRU",
     "LSTM",
+    "RBM",
     "RNN",
     "Activate",
     "Activation",
@@ -219,6 +221,7 @@ __all__ = [
     "GDAvgPooling",
     "GDBatchNorm",
     "GDConcat",
+    "GDContrastive",
     "GDConv",
     "GDConvLinear",
     "GDConvReLU",
@@ -320,6 +323,7 @@ __all__ = [
     "mul",
     "normalizer_of",
     "parallel",
+    "rbm",
     "read_idx",
     "relu",
     "residual",
