@@ -33,6 +33,7 @@ from veloflow.units.all2all import (
     softplus,
     tanh,
 )
+from veloflow.units.attention import GDSelfAttention, SelfAttention, attention
 from veloflow.units.batch_norm import BatchNorm, GDBatchNorm, batch_norm
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.convolution import (
@@ -56,6 +57,17 @@ from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.depooling import Depooling, GDDepooling, depool
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.dropout import Dropout, GDDropout, dropout
+from veloflow.units.embedding import (
+    Embedding,
+    GDEmbedding,
+    GDMeanOverTime,
+    GDPositionalEncoding,
+    MeanOverTime,
+    PositionalEncoding,
+    embedding,
+    mean_over_time,
+    positional_encoding,
+)
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.farm_map import FarmMap
 from veloflow.units.filling import (
@@ -87,6 +99,14 @@ from veloflow.units.joining import (
     parallel,
     residual,
 )
+from veloflow.units.kohonen import (
+    DecisionKohonen,
+    EvaluatorKohonen,
+    Kohonen,
+    KohonenTrainer,
+    KohonenUnits,
+    kohonen_workflow,
+)
 from veloflow.units.layer import Branches, Layer
 from veloflow.units.layer_norm import GDLayerNorm, LayerNorm, layer_norm
 from veloflow.units.learning_rate import (
@@ -102,7 +122,7 @@ from veloflow.units.learning_rate import (
 )
 from veloflow.units.loader import Loader
 from veloflow.units.local_response import GDLocalResponse, LocalResponse, lrn
-from veloflow.units.normalization import Normalizer, normalizer_of
+from veloflow.units.normalization import Normalizer, RangeLinear, normalizer_of
 from veloflow.units.picking import (
     GDPicking,
     MaxAbsPooling,
@@ -200,14 +220,17 @@ __all__ = [
     "Cutter",
     "Decision",
     "DecisionGD",
+    "DecisionKohonen",
     "DecisionMSE",
     "Dense",
     "Depooling",
     "DeviceUnit",
     "DigitsLoader",
     "Dropout",
+    "Embedding",
     "ErrorSum",
     "Evaluator",
+    "EvaluatorKohonen",
     "EvaluatorMSE",
     "EvaluatorSoftmax",
     "Exp",
@@ -232,17 +255,21 @@ __all__ = [
     "GDDense",
     "GDDepooling",
     "GDDropout",
+    "GDEmbedding",
     "GDJoin",
     "GDLayerNorm",
     "GDLinear",
     "GDLocalResponse",
     "GDMaxPooling",
+    "GDMeanOverTime",
     "GDMul",
     "GDPicking",
     "GDPooling",
+    "GDPositionalEncoding",
     "GDProduct",
     "GDReLU",
     "GDRecurrent",
+    "GDSelfAttention",
     "GDSigmoid",
     "GDSlice",
     "GDSoftmax",
@@ -264,6 +291,9 @@ __all__ = [
     "ImageFolderLoader",
     "Inv",
     "Join",
+    "Kohonen",
+    "KohonenTrainer",
+    "KohonenUnits",
     "Layer",
     "LayerNorm",
     "LearningRateAdjust",
@@ -271,6 +301,7 @@ __all__ = [
     "LocalResponse",
     "MaxAbsPooling",
     "MaxPooling",
+    "MeanOverTime",
     "Momentum",
     "Mul",
     "Nesterov",
@@ -280,12 +311,15 @@ __all__ = [
     "Picking",
     "Policy",
     "Pooling",
+    "PositionalEncoding",
     "Product",
     "RMSprop",
+    "RangeLinear",
     "Recurrent",
     "Rollback",
     "Rprop",
     "Samples",
+    "SelfAttention",
     "Slice",
     "Solver",
     "Split",
@@ -303,6 +337,7 @@ __all__ = [
     "WineLoader",
     "ZeroFilter",
     "activation",
+    "attention",
     "avg_pool",
     "batch_norm",
     "channels",
@@ -312,7 +347,9 @@ __all__ = [
     "depool",
     "digits",
     "dropout",
+    "embedding",
     "gru",
+    "kohonen_workflow",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -320,9 +357,11 @@ __all__ = [
     "lstm",
     "max_abs_pool",
     "max_pool",
+    "mean_over_time",
     "mul",
     "normalizer_of",
     "parallel",
+    "positional_encoding",
     "rbm",
     "read_idx",
     "relu",

@@ -211,6 +211,10 @@ class GDContrastive(GradientUnit):
         super().__init__(workflow, forward, name=name, **rates)
         self._weight: int | None = None
 
+    def is_bias(self, parameter: Parameter) -> bool:
+        """Whether it moves as a bias does: both biases do."""
+        return parameter is self.forward.visible_bias or super().is_bias(parameter)
+
     def initialize(self) -> None:
         """Declare what solvers keep, and the differences."""
         super().initialize()
