@@ -1,0 +1,51 @@
+"""The Kohonen demo: as good a map as MiniSom's of the same points, in the same run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import veloflow
+from veloflow.workflows.kohonen import points
+
+pytestmark = pytest.mark.slow
+
+
+def minisom_error(data, epochs, *, sequential):
+    """Return the quantization error of MiniSom's map of the same shape after as many epochs."""
+    minisom = pytest.importorskip("minisom")
+    som = minisom.MiniSom(8, 8, 2, sigma=1.0, learning_rate=0.5, topology="hexagonal",
+                          random_seed=0)  # fmt: skip
+    som.pca_weights_init(data)
+    if sequential:
+        som.train(data, epochs * len(data), random_order=True)
+    else:
+        som.train_batch_offline(data, epochs)
+    return som.quantization_error(data)
+
+
+def test_a_short_training_is_as_good_as_minisom_s() -> None:
+    data, _ = points()
+    result = veloflow.run("kohonen", device="numpy", epochs=30, radius_decay=0.6)
+    ours = result.best["train_quantization_error"]
+    assert ours <= minisom_error(data, 30, sequential=False)
+    weights = np.array(result.graph["Kohonen"].weights.value.read())
+    nearest = np.sqrt(np.square(data[:, None] - weights[None]).sum(axis=2)).min(axis=1)
+    assert ours == pytest.approx(nearest.mean(), rel=1e-4)
+    assert result.epochs[-1]["train"]["error_percent"] < 2  # ring and cloud lie apart
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("sequential", [True, False])
+def test_a_long_training_is_as_good_as_minisom_s(sequential: bool) -> None:
+    data, _ = points()
+    result = veloflow.run("kohonen", device="numpy")
+    ours = result.best["train_quantization_error"]
+    assert ours <= 1.01 * minisom_error(data, 160, sequential=sequential)
+
+
+def test_the_rule_of_veles_learns_too() -> None:
+    result = veloflow.run("kohonen", device="numpy", epochs=10, online=True)
+    errors = [one["train"]["quantization_error"] for one in result.epochs]
+    assert errors[-1] < 0.5 * errors[0]
+    assert errors[-1] < 0.1
