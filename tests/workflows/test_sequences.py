@@ -14,8 +14,8 @@ pytestmark = [
 
 
 def test_the_lstm_learns_in_two_epochs() -> None:
-    result = veloflow.run("mnist_lstm", data=_DATA, epochs=2, device="numpy")
-    assert result.best["validation_error_percent"] <= 20
+    result = veloflow.run("mnist_lstm", data=_DATA, epochs=2, cells=32, device="numpy")
+    assert result.best["validation_error_percent"] <= 30
 
 
 @pytest.mark.stress
