@@ -98,8 +98,9 @@ class Embedding(Forward):
             DataError: a token is none of those that there are.
         """
         tokens = np.asarray(self.input.read())
-        if not (tokens.min() >= 0 and tokens.max() < self.tokens):  # NaN is neither
-            wrong = tokens[~((tokens >= 0) & (tokens < self.tokens))][0]
+        is_token = (tokens >= 0) & (tokens < self.tokens) & (tokens % 1 == 0)
+        if not is_token.all():  # NaN is none either
+            wrong = tokens[~is_token][0]
             raise DataError(
                 f"unit {self.path!r}: a sample has the token {wrong}, and there are "
                 f"{self.tokens}, from 0 on; give a larger number of tokens"

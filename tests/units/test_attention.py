@@ -168,7 +168,7 @@ def test_every_device_adds_the_errors_of_a_token_to_the_same_bits(opencl_device,
     assert not found[0][[1, 4]].any()
 
 
-@pytest.mark.parametrize("token", [-1, 8, np.nan])
+@pytest.mark.parametrize("token", [-1, 8, 1.5, np.nan])
 def test_a_token_that_is_none_is_named(token):
     tokens = TOKENS.astype(float)
     tokens[2, 1] = token

@@ -11,6 +11,7 @@ from veloflow.units import (
     ArrayLoader,
     Layer,
     activation,
+    attention,
     avg_pool,
     batch_norm,
     channels,
@@ -19,13 +20,18 @@ from veloflow.units import (
     dense,
     depool,
     digits,
+    embedding,
     gru,
+    kohonen_workflow,
     layer_norm,
     lrn,
     lstm,
     max_abs_pool,
+    mean_over_time,
     mul,
     parallel,
+    positional_encoding,
+    rbm,
     residual,
     rnn,
     softmax,
@@ -126,6 +132,32 @@ def recurrent_gru(wf: Workflow) -> None:
     _sequences(wf, gru(7))
 
 
+def tokens(wf: Workflow) -> None:
+    """Embedding, positions, attention, mean over time."""
+    data, labels = digits()
+    loader = ArrayLoader(wf, (4 * data[:150] + 4).astype(int), labels[:150], minibatch_size=40,
+                         validation_ratio=0.2)  # fmt: skip
+    layers = [embedding(9, 6, padding=0), positional_encoding(), attention(2, causal=True),
+              mean_over_time(), softmax(10)]  # fmt: skip
+    standard_workflow(wf, loader=loader, layers=layers, learning_rate=0.1, solver="adam",
+                      max_epochs=2)  # fmt: skip
+
+
+def machine(wf: Workflow) -> None:
+    """A restricted Boltzmann machine."""
+    _trained(wf, [rbm(6, k=2)], loss="mse", target="minibatch_data")
+
+
+def batch_map(wf: Workflow) -> None:
+    """A self-organizing map, moved once an epoch."""
+    kohonen_workflow(wf, loader=_images(wf), shape=(3, 4), classes=10, max_epochs=2)
+
+
+def online_map(wf: Workflow) -> None:
+    """A self-organizing map, moved sample by sample."""
+    kohonen_workflow(wf, loader=_images(wf), shape=(3, 4), rule="online", max_epochs=2)
+
+
 FAMILIES: dict[str, Callable[[Workflow], None]] = {
     one.__name__: one
     for one in (
@@ -139,6 +171,10 @@ FAMILIES: dict[str, Callable[[Workflow], None]] = {
         recurrent_rnn,
         recurrent_lstm,
         recurrent_gru,
+        tokens,
+        machine,
+        batch_map,
+        online_map,
     )
 }
 
