@@ -116,11 +116,16 @@ def _scatter(
     if not tokens:
         return
     gradient[...] = 0
-    present = np.flatnonzero(starts[1:] > starts[:-1])
-    first, end = int(starts[0]), int(starts[-1])
-    if len(present):
-        rows = err.reshape(-1, size)[order[first:end]]
-        gradient[present] = np.add.reduceat(rows, starts[present] - first, axis=0)
+    rows, counts = err.reshape(-1, size), np.diff(starts)
+    often = np.argsort(-counts, kind="stable")  # the most frequent token first
+    # one place of each token at a time, so that each sum is added in the order of its places:
+    # np.add.reduceat adds pairwise, and np.add.at takes ten times as long
+    active = int(np.count_nonzero(counts))
+    gradient[often[:active]] = rows[order[starts[often[:active]]]]
+    for nth in range(1, int(counts.max())):
+        active = int(np.count_nonzero(counts[often[:active]] > nth))
+        now = often[:active]
+        gradient[now] += rows[order[starts[now] + nth]]
 
 
 #: the gradient of each token: the errors of its places, added in their order, so that every device
