@@ -13,14 +13,11 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
 from veloflow import Workflow
 from veloflow.units import Adam, ArrayLoader, embedding, lstm, softmax, standard_workflow
-
-T = TypeVar("T")
 
 LIBRARIES = ("numpy", "sklearn", "networkx", "python")
 #: words that would give the library away
@@ -31,20 +28,19 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 def _sources(library: str) -> list[Path]:
     """Return at most a hundred files of a library, in the order of their names, and no tests."""
     if library == "python":
-        return _spread(sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")), 100)
+        files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+        return [files[place] for place in _spread(len(files), 100)]
     spec = find_spec(library)
     assert spec is not None
     assert spec.submodule_search_locations is not None
     root = Path(spec.submodule_search_locations[0])
-    files = [one for one in root.rglob("*.py") if "test" not in str(one.relative_to(root))]
-    return _spread(sorted(files), 100)
+    files = sorted(one for one in root.rglob("*.py") if "test" not in str(one.relative_to(root)))
+    return [files[place] for place in _spread(len(files), 100)]
 
 
-def _spread(items: list[T], count: int) -> list[T]:
-    """Return ``count`` of the items, evenly spread, or all if there are no more."""
-    if len(items) <= count:
-        return items
-    return [items[place] for place in np.linspace(0, len(items) - 1, count).astype(int)]
+def _spread(count: int, most: int) -> list[int]:
+    """Return at most so many places of ``count``, evenly spread."""
+    return [int(place) for place in np.linspace(0, count - 1, min(count, most))]
 
 
 def _docstrings(library: str) -> Iterator[list[str]]:
@@ -67,9 +63,10 @@ def texts(limit: int) -> tuple[list[list[str]], np.ndarray]:
     found: list[list[str]] = []
     labels: list[int] = []
     for label, library in enumerate(LIBRARIES):
-        own = _spread(list(_docstrings(library)), limit)
-        found += own
-        labels += [label] * len(own)
+        own = list(_docstrings(library))
+        places = _spread(len(own), limit)
+        found += [own[place] for place in places]
+        labels += [label] * len(places)
     return found, np.array(labels)
 
 
