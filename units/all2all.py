@@ -27,7 +27,7 @@ from veloflow.units.gradient import GradientUnit, LayerGradient
 from veloflow.units.layer import DenseOptions, Layer, trained_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from veloflow.core import Workflow
     from veloflow.devices import Array, Launch
@@ -235,6 +235,7 @@ class GradientDescent(LayerGradient):
         device, forward = self.device, self.forward
         assert forward.weights is not None
         delta, launches = self._bind_delta()
+        self._factors = (delta, forward.input)
         if self.needs_err_input:
             launches.append(device.gemm(delta, forward.weights.value, self.err_input))
         launches.append(
@@ -251,6 +252,11 @@ class GradientDescent(LayerGradient):
         """Compute the gradients."""
         for launch in self._launches:
             launch()
+
+    def factors(self) -> Mapping[str, tuple[Array, Array]]:
+        """Return d and x, whose product is the gradient of the weights."""
+        assert self.forward.weights is not None
+        return {self.forward.weights.name: self._factors}
 
 
 @final

@@ -231,14 +231,26 @@ class GradientUnit(Backward):
         self.update()
 
     def run_as_slave(self) -> None:
-        """Compute the gradients: the master moves the parameters."""
+        """Compute the gradients; the master moves the parameters, or a slave its own."""
         self.backpropagate()
+        if self.settings.local:
+            self.update()
+            return
         for launch in self._completions:
             launch()
 
     def run_as_master(self) -> None:
-        """Move the parameters by the gradients that came from slaves."""
-        self.update()
+        """Move the parameters by the gradients that came from slaves, unless those move theirs."""
+        if not self.settings.local:
+            self.update()
+
+    def go_to(self, steps: int, minibatches: int) -> None:
+        """Count from there: Adam and others of its kind look at the number of the step."""
+        self.steps = steps
+
+    def factors(self) -> Mapping[str, tuple[Array, Array]]:
+        """Return u (batch, rows) and v (batch, columns) of gradients that are u^T v, by name."""
+        return {}
 
     def update(self) -> None:
         """Move the parameters, together with those of the units before that wait for it.

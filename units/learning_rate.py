@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
-from veloflow.core import Input, Unit
+from veloflow.core import Input, Settings, Unit
 from veloflow.errors import GraphError, InputError
 from veloflow.units.loader import TRAIN
 
@@ -275,6 +275,18 @@ class LearningRateAdjust(Unit):
         if self.minibatch_class == TRAIN:
             self.minibatches += 1
             self._set_rates()
+
+    # -- with slaves that take steps of their own ---------------------------------------------
+
+    def run_as_master(self) -> None:
+        """Count a minibatch, unless slaves have moved the parameters."""
+        if not self.service(Settings).local:
+            self.run()
+
+    def go_to(self, steps: int, minibatches: int) -> None:
+        """Set the count and the rates."""
+        self.minibatches = minibatches
+        self._set_rates()
 
     def _set_rates(self) -> None:
         for one in self._adjusted:

@@ -102,8 +102,13 @@ def main() -> None:
 @click.option("--precision-level", type=click.Choice(["0", "1", "2"]), default="0",
               metavar="0|1|2",
               help="1, 2: products of matrices lose less to rounding, more slowly.")  # fmt: skip
-@click.option("--sharing", metavar="MODE",
-              help="How parameters are shared: sync, sync:shards=4, async.")  # fmt: skip
+@click.option(
+    "--sharing",
+    metavar="MODE",
+    help="How parameters are shared: sync, async, ssp:3, average:20, elastic, groups:2.",
+)
+@click.option("--codec", metavar="CODEC",
+              help="How updates travel: plain, float16, int8, onebit, topk:0.01 ...")  # fmt: skip
 @click.option("--slaves", type=click.IntRange(min=0), default=0, metavar="N",
               help="Compute in N local slave processes.")  # fmt: skip
 @click.option("--listen", multiple=True, metavar="ADDRESS",

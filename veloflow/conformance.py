@@ -12,6 +12,7 @@ calls these in its tests::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +20,12 @@ import numpy as np
 from veloflow.errors import WireError
 from veloflow.protocol.codec import DTYPES
 from veloflow.sharing.codecs import Codec, Parts, Range
+from veloflow.sharing.policies import GradientPolicy, LocalPolicy, Policy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["check_codec"]
+__all__ = ["check_codec", "check_decisions"]
 
 #: a matrix with long rows, one with short ones, biases, a number alone; with gaps between them
 _RANGES = (
@@ -136,3 +138,40 @@ def _travelled(parts: Parts) -> Parts:
 
 def _bytes(parts: Parts) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in parts.items()}
+
+
+def check_decisions(policy: Policy) -> None:
+    """See that what a policy decides makes sense by itself; whole runs are ``check_policy``'s.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    for slaves in (1, 2, 5, 64):
+        assert policy.tasks(slaves, 2 * slaves) >= 1, "no task may be under way: nothing happens"
+    assert policy.bound is None or policy.bound >= 0, "a bound below 0 holds everybody back"
+    if isinstance(policy, GradientPolicy):
+        weights = [policy.weight(staleness) for staleness in range(10)]
+        assert weights[0] == 1, "a fresh gradient does not count whole"
+        assert all(one >= two >= 0 for one, two in pairwise(weights)), (
+            "a staler gradient counts more"
+        )
+    elif isinstance(policy, LocalPolicy):
+        _check_exchange(policy)
+
+
+def _check_exchange(policy: LocalPolicy) -> None:
+    random = np.random.default_rng(0)
+    for replicas in (1, 2, 5):
+        assert policy.replicas(replicas) >= 1, "a round without stretches"
+        centre = random.standard_normal(40).astype(np.float32)
+        count = replicas if policy.waits else 1
+        found = [centre.copy() for _ in range(count)]
+        before = centre.copy()
+        policy.exchange(centre, found, [3] * count, replicas)
+        np.testing.assert_allclose(centre, before, rtol=1e-5, err_msg="rest does not stay rest")
+        found = [random.standard_normal(40).astype(np.float32) for _ in range(count)]
+        low = np.min([centre, *found], axis=0) - 1e-5
+        high = np.max([centre, *found], axis=0) + 1e-5
+        policy.exchange(centre, found, [3] * count, replicas)
+        for vector in (centre, *found):
+            assert ((low <= vector) & (vector <= high)).all(), "an exchange goes beyond all ends"

@@ -21,10 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from veloflow.conformance import check_codec
+from veloflow.conformance import check_codec, check_decisions
 from veloflow.protocol.events import (
     STAND_IN,
     Action,
+    Applied,
     Apply,
     Computed,
     Event,
@@ -66,8 +67,9 @@ from veloflow.protocol.messages import (
     Update,
 )
 from veloflow.protocol.slave import Slave
+from veloflow.sharing.policies import GradientPolicy, LocalPolicy, Policy, parse_sharing
 
-__all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock", "check_codec"]
+__all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock", "check_codec", "check_policy"]
 
 
 _FOR_EVER = 1e9
@@ -144,6 +146,8 @@ class Simulation:
         epochs, samples, size: pieces of ``size`` samples; an epoch ends before the next begins.
         audit: the share of the pieces that two slaves compute; None lets the seed say.
         works: whether the master computes itself without slaves; None lets the seed say.
+        policy: which pieces are under way together, and who is held back; None gives a whole epoch
+            at once.
         limit: seconds of virtual time after which a run counts as stuck.
     """
 
@@ -158,6 +162,7 @@ class Simulation:
         size: int = 10,
         audit: float | None = None,
         works: bool | None = None,
+        policy: Policy | None = None,
         limit: float = 3600.0,
     ) -> None:
         self.seed = seed
@@ -170,6 +175,9 @@ class Simulation:
         self.outcome = Outcome()
         self._epochs, self._samples, self._size = epochs, samples, size
         self._limit = limit
+        self._policy = policy
+        self._waiting: list[Piece] = []  # pieces of the epoch that are not under way yet
+        self._tasks: list[set[int]] = []  # pieces that are applied together, not done yet
         self._nodes: dict[bytes, _Node] = {}
         self._names = itertools.count(1)
         self._flipped: set[bytes] = set()  # slaves that have sent a wrong bit
@@ -227,7 +235,26 @@ class Simulation:
             for n, first in enumerate(firsts)
         ]
         self._pieces += new
-        self._tell_master(WorkAdded(tuple(new)))
+        self._waiting = list(new)
+        self._issue()
+
+    def _issue(self) -> None:
+        """Give the master what the policy lets be under way."""
+        slaves, capacity = max(1, self._master.crowd.well), max(1, self._master.capacity)
+        while self._waiting:
+            size = len(self._waiting)
+            if self._policy is not None:
+                if len(self._tasks) >= self._policy.tasks(slaves, capacity):
+                    return
+                size = _pieces_of_task(self._policy, slaves)
+            task, self._waiting = self._waiting[:size], self._waiting[size:]
+            self._tasks.append({piece.number for piece in task})
+            self._tell_master(WorkAdded(tuple(task)))
+
+    def _see(self, number: int) -> None:
+        """An update can be seen in the parameters."""
+        self._tell_master(Applied(number))
+        self._issue()
 
     def _check(self) -> None:
         for epoch in range(self._epochs):
@@ -244,7 +271,12 @@ class Simulation:
     def _new_master(self) -> Master:
         seed = self.chance.getrandbits(32)
         settings = MasterSettings(
-            f"run {next(self._runs)}", "same", audit=self.audit, seed=seed, works=self.works
+            f"run {next(self._runs)}",
+            "same",
+            audit=self.audit,
+            seed=seed,
+            works=self.works,
+            bound=None if self._policy is None else self._policy.bound,
         )
         return Master(settings)
 
@@ -320,6 +352,11 @@ class Simulation:
         self.outcome.applied[number] = action.slave
         if self._digest(action.client, action.update.lease) != b"right":
             self.outcome.wrong.add(number)
+        for task in self._tasks:
+            task.discard(number)
+        self._tasks = [task for task in self._tasks if task]
+        if self._policy is not None:  # the farm takes a moment to apply it
+            self.clock.after(self.chance.uniform(0, 2e-3), lambda: self._see(number))
         if len(self.outcome.applied) == len(self._pieces):
             self._next_epoch()
         elif self._happens("restart"):
@@ -335,8 +372,10 @@ class Simulation:
         self._is_master_up = True
         self._tick_at = None
         self._master = self._new_master()
-        left = [piece for piece in self._pieces if piece.number not in self.outcome.applied]
-        self._tell_master(WorkAdded(tuple(left)))
+        done = self.outcome.applied
+        self._waiting = [piece for piece in self._pieces if piece.number not in done]
+        self._tasks = []
+        self._issue()
 
     def _count(self, master: Master) -> None:
         self.outcome.counters.update(master.counters)
@@ -468,19 +507,43 @@ class Simulation:
             self.clock.after(self.chance.uniform(0.1, longest), self._join)
 
 
+def _pieces_of_task(policy: Policy, slaves: int) -> int:
+    """Return how many pieces are applied together."""
+    if isinstance(policy, LocalPolicy):
+        return policy.replicas(slaves) if policy.waits else 1
+    return 3 if isinstance(policy, GradientPolicy) and policy.cut is not None else 1
+
+
+def check_policy(policy: Policy, *, seeds: int = 20, plan: FaultPlan | None = None) -> None:
+    """See that a policy keeps its promises, its decisions and whole runs with losses.
+
+    In each simulated run slaves die, hang, crawl, leave and come back and the master is started
+    anew: each sample of each epoch is applied once, nobody is further ahead than the policy's bound
+    allows, and the run comes to its end.
+
+    Raises:
+        AssertionError: it does not; the message says which promise, and the seed.
+    """
+    check_decisions(policy)
+    for seed in range(seeds):
+        Simulation(seed, plan=plan, policy=policy, audit=0.0).run()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run many seeds; print those that fail."""
     parser = argparse.ArgumentParser(prog="python -m veloflow.testing", description=main.__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many")
     parser.add_argument("--start", type=int, default=0, help="the first")
     parser.add_argument("--plan", help="faults, such as kill=0.05,hang=0.01; else the seed says")
+    parser.add_argument("--sharing", help="a mode, such as ssp:3; else a whole epoch at once")
     given: Any = parser.parse_args(arguments)
     plan = FaultPlan.parse(given.plan) if given.plan else None
+    policy = parse_sharing(given.sharing) if given.sharing else None
     failed = 0
     totals: Counter[str] = Counter()
     for seed in range(given.start, given.start + given.seeds):
         try:
-            totals.update(Simulation(seed, plan=plan).run().events)
+            totals.update(Simulation(seed, plan=plan, policy=policy).run().events)
         except AssertionError as error:
             failed += 1
             print(error)

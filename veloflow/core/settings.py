@@ -22,6 +22,8 @@ class Settings:
         role: of this process in the run.
         shards: into how many parts a minibatch is cut for slaves; 0 lets its size say.
         precision_level: 0 multiplies matrices as fast as it goes; 1 and 2 lose less to rounding.
+        local: whether slaves take steps of their own, and send what has become of the parameters.
+        codec: how the vectors of updates travel, as ``--codec`` has it.
     """
 
     seed: int = 0
@@ -30,3 +32,5 @@ class Settings:
     role: Role = "alone"
     shards: int = 1
     precision_level: Literal[0, 1, 2] = 0
+    local: bool = False
+    codec: str = "plain"

@@ -80,6 +80,16 @@ class Unit(ABC):
     def run_as_slave(self) -> None:  # noqa: B027
         """Do a slave's part of the work; by default nothing."""
 
+    def go_to(self, steps: int, minibatches: int) -> None:  # noqa: B027
+        """Be where training is, if slaves take steps of their own and this unit counts them.
+
+        A slave calls it before each minibatch, the master after each exchange.
+
+        Args:
+            steps: how many steps led to the parameters that are moved next.
+            minibatches: how many TRAIN minibatches of the run come before the next one.
+        """
+
     def make_job(self, part: Part) -> Payload:
         """On the master: return what the twin on a slave must know to work on ``part``."""
         return {}

@@ -77,6 +77,10 @@ class Parameters:
         #: the flat arrays, those of slots by name; empty before :meth:`allocate`
         self.values: Array = device.array((0,), self.dtype)
         self.gradients: Array = device.array((0,), self.dtype)
+<<<<<<< HEAD
+=======
+        #: the flat arrays of what the solver keeps, by the name of the slot
+>>>>>>> 5c0a771 (Modes of sharing: bounded staleness, averages, elastic replicas, groups, with codecs and with real slaves)
         self.slots: dict[str, Array] = {}
 
     def declare(self, name: str, shape: Sequence[int]) -> Parameter:
@@ -108,7 +112,12 @@ class Parameters:
         self.values = self.device.zeros((end,), self.dtype)
         self.gradients = self.device.zeros((end,), self.dtype)
         slots = {name for parameter in self for name in parameter.slots}
+<<<<<<< HEAD
         self.slots = {name: self.device.zeros((end,), self.dtype) for name in sorted(slots)}
+=======
+        flat = {name: self.device.zeros((end,), self.dtype) for name in sorted(slots)}
+        self.slots = flat
+>>>>>>> 5c0a771 (Modes of sharing: bounded staleness, averages, elastic replicas, groups, with codecs and with real slaves)
         for parameter in self:
             self.device.place(parameter.value, self.values, parameter.start)
             self.device.place(parameter.gradient, self.gradients, parameter.start)
@@ -123,6 +132,17 @@ class Parameters:
 
     def __getitem__(self, name: str) -> Parameter:
         return self._by_name[name]
+
+    def read_all(self) -> NDArray[np.floating]:
+        """Return a copy of the values, and behind them of the solver's slots by name: (m n,)."""
+        arrays = [self.values, *self.slots.values()]
+        return np.concatenate([np.asarray(one.read()) for one in arrays])
+
+    def write_all(self, vector: NDArray[np.floating]) -> None:
+        """Write back what :meth:`read_all` gave."""
+        size = self.values.size
+        for place, array in enumerate((self.values, *self.slots.values())):
+            array.write(vector[place * size : (place + 1) * size])
 
     def save(self) -> dict[str, NDArray[np.generic]]:
         """Return copies of all values (``name``) and solver slots (``name@slot``)."""

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from veloflow.protocol.slaves import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from veloflow.protocol.audit import Audit
+    from veloflow.protocol.clocks import Clocks
     from veloflow.protocol.ledger import Lease, Ledger
     from veloflow.protocol.messages import LeaseId
     from veloflow.protocol.pace import Pace
@@ -26,7 +29,10 @@ class Dealer:
     nobody else. A piece on which the answers differ goes to nobody rather than to one of those.
     """
 
-    def __init__(self, ledger: Ledger, crowd: Crowd, pace: Pace, audit: Audit) -> None:
+    def __init__(
+        self, ledger: Ledger, crowd: Crowd, pace: Pace, audit: Audit, clocks: Clocks
+    ) -> None:
+        self._clocks = clocks
         self._ledger = ledger
         self._crowd = crowd
         self._pace = pace
@@ -119,20 +125,25 @@ class Dealer:
         self._crowd.place(slave)
         return slave, lease.id
 
+    def _free(self) -> Iterator[Slave]:
+        """Yield those that may get a piece that waits, the least loaded first."""
+        return (one for one in self._crowd.free() if self._clocks.may_begin(one.id))
+
     def _deal_waiting(self) -> tuple[Slave, Lease] | None:
         for number in self._ledger.queue:  # more than the first only past barred pieces
             slave = self._taker(number)
             if slave is not None:
+                self._clocks.granted(slave.id, number, again=False)
                 return slave, self._ledger.lease_this(number, slave.id)
-            if next(self._crowd.free(), None) is None:
+            if next(self._free(), None) is None:
                 return None
         return None
 
     def _taker(self, number: int) -> Slave | None:
         is_for_all = number not in self._barred and number not in self._audit
         if is_for_all or not (self.has_other(number) or number in self._audit.disputed):
-            return next(self._crowd.free(), None)
-        return next((one for one in self._crowd.free() if self._may(number, one)), None)
+            return next(self._free(), None)
+        return next((one for one in self._free() if self._may(number, one)), None)
 
     def _deal_again(self) -> tuple[Slave, Lease] | None:
         """Let an idle slave take on what is late, then what another has not begun."""
@@ -149,6 +160,7 @@ class Dealer:
     def _give_again(self, number: int, slave: Slave) -> tuple[Slave, Lease]:
         self._late.pop(number, None)
         self.again += 1
+        self._clocks.granted(slave.id, number, again=True)
         return slave, self._ledger.lease_again(number, slave.id)
 
     def _next_unbegun(self, slave: Slave) -> int | None:
@@ -188,7 +200,7 @@ class Dealer:
         Raises:
             AssertionError: one does.
         """
-        free = list(self._crowd.free())
+        free = list(self._free())
         for number in self._ledger.queue if free else ():
             is_choosy = self.has_other(number) or number in self._audit.disputed
             takers = [one.id for one in free if not is_choosy or self._may(number, one)]

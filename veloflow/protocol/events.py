@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STAND_IN",
     "Action",
+    "Applied",
     "Apply",
     "Away",
     "Computed",
@@ -94,6 +95,13 @@ class WorkAdded:
 
 
 @dataclass(frozen=True, slots=True)
+class Applied:
+    """The update of a piece can be seen in the parameters; needed where staleness is bounded."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """The content of an update was looked at, and it is not to be applied.
 
@@ -139,6 +147,7 @@ Event = (
     | Lost
     | Garbage
     | WorkAdded
+    | Applied
     | Rejected
     | PauseAsked
     | ResumeAsked

@@ -10,11 +10,13 @@ from typing import Any
 
 from veloflow.protocol.audit import Audit, Opinion
 from veloflow.protocol.chronicle import Chronicle, Told
+from veloflow.protocol.clocks import Clocks
 from veloflow.protocol.dealer import Dealer
 from veloflow.protocol.deaths import Deaths
 from veloflow.protocol.door import Door
 from veloflow.protocol.events import (
     Action,
+    Applied,
     Apply,
     Away,
     Event,
@@ -74,6 +76,7 @@ class MasterSettings:
         audit: the share of the pieces that two slaves compute, to be compared.
         seed: of the choice of these, which no slave may foresee.
         works: whether the master computes itself while there are no slaves.
+        bound: how many clocks a slave may be ahead of the slowest; None for no bound.
     """
 
     run: str
@@ -83,6 +86,7 @@ class MasterSettings:
     audit: float = 0.0
     seed: int = 0
     works: bool = False
+    bound: int | None = None
 
     @property
     def beat_every(self) -> float:
@@ -110,10 +114,12 @@ class Master:
             ResumeAsked: self._on_resume,
             StopAsked: self._on_stop,
             Away: self._on_away,
+            Applied: lambda event, now: self._clocks.applied(event.number),
             Tick: lambda event, now: None,
         }
         self._audit = Audit(settings.audit, settings.seed)
-        self._dealer = Dealer(self.ledger, self.crowd, self._pace, self._audit)
+        self._clocks = Clocks(self.ledger, settings.bound)
+        self._dealer = Dealer(self.ledger, self.crowd, self._pace, self._audit, self._clocks)
         self._watch = Watch(self.crowd, self._pace, settings.beat_every, settings.patience)
         self._hunger = Hunger(
             self.ledger,
@@ -522,6 +528,7 @@ class Master:
         self.ledger.validate()
         self.crowd.validate()
         self._dealer.validate()
+        self._clocks.validate()
         for slave in self.crowd:
             for lease in self.ledger.leases_of(slave.id):
                 assert lease.id in slave.owed, f"{slave.id} does not owe {lease}"

@@ -169,6 +169,11 @@ class Crowd:
             for id_ in ids:
                 yield self.by_id[id_]
 
+    @property
+    def well(self) -> int:
+        """How many are well."""
+        return len(self._capacities)
+
     def validate(self) -> None:
         """Check that everybody is where they belong.
 

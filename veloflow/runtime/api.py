@@ -18,6 +18,7 @@ from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkp
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
+from veloflow.runtime.found_vector import found_vector_of
 from veloflow.runtime.history import History, Spoiled
 from veloflow.runtime.journal import FileJournal
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
@@ -25,7 +26,14 @@ from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.worker import Worker
-from veloflow.sharing.mode import Sharing, parse_sharing
+from veloflow.sharing.codecs import parse_codec, text_of
+from veloflow.sharing.policies import (
+    GradientPolicy,
+    LocalPolicy,
+    Policy,
+    parse_sharing,
+    sharing_text,
+)
 
 # ZeroMQ and keys are imported where there are slaves: a lone run starts 60 ms earlier.
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ def run(
     precision_level: Literal[0, 1, 2] = 0,
     test: bool = False,
     sharing: str | None = None,
+    codec: str | None = None,
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
@@ -89,7 +98,9 @@ def run(
         dtype: of parameters and activations; float32 unless a checkpoint says otherwise.
         precision_level: 0, or 1 or 2 for products of matrices that lose less to rounding.
         test: evaluate once, without training; with a checkpoint, the best model in it.
-        sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async".
+        sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async",
+            "ssp:3", "average:every=20", "elastic:0.9,10", "groups:2"; see docs/sharing.md.
+        codec: how updates travel: "plain", "float16", "onebit", "topk:0.01" …
         slaves: how many local slave processes compute.
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
@@ -123,6 +134,7 @@ def run(
             precision_level=precision_level,
             test=test,
             sharing=sharing,
+            codec=codec,
             slaves=slaves,
             listen=listen,
             patience=patience,
@@ -177,6 +189,7 @@ def prepare(
     precision_level: Literal[0, 1, 2] = 0,
     test: bool = False,
     sharing: str | None = None,
+    codec: str | None = None,
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
@@ -221,14 +234,17 @@ def prepare(
         raise OptionError("--undo-spoiled needs both --audit SHARE and --checkpoint DIR")
     if story is not None and not has_slaves:
         raise OptionError("--story is about slaves: give --slaves or --listen too")
-    plan = _checked(audit, faults, mode, slaves=slaves, has_slaves=has_slaves)
+    coding = _coding_of(codec, saved, mode)
+    plan = _checked(audit, faults, mode, coding, slaves=slaves, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
         testing=test,
         precision_level=precision_level,
         role="alone" if mode is None else "master",
-        shards=mode.shards if mode is not None and mode.mode == "sync" else 1,
+        shards=_shards(mode),
+        local=isinstance(mode, LocalPolicy),
+        codec=coding,
     )
     with ExitStack() as stack:
         record = None
@@ -273,7 +289,8 @@ def prepare(
                 keys=None if keys is None else ServerKeys.load(Path(keys)),
                 undo=undo_spoiled,
                 story=None if story is None else Path(story),
-                exactly=mode.mode == "sync",
+                exactly=mode.is_exact and not parse_codec(coding).has_feedback,
+                bound=mode.bound,
                 environment=() if record is None else record.slaves(),
                 grace=2.0 if record is None else 60.0,  # they write their records first
             )
@@ -299,7 +316,13 @@ def prepare(
 
 
 def _checked(
-    audit: float, faults: str, mode: Sharing | None, *, slaves: int, has_slaves: bool
+    audit: float,
+    faults: str,
+    mode: Policy | None,
+    coding: str,
+    *,
+    slaves: int,
+    has_slaves: bool,
 ) -> FaultPlan:
     """Return the plan of faults; see that it and the audit can be had."""
     plan = FaultPlan.parse(faults)
@@ -307,8 +330,12 @@ def _checked(
         raise OptionError(f"--audit {audit}: give a share of the work from 0 to 1")
     if audit and not has_slaves:
         raise OptionError("--audit compares slaves: give --slaves or --listen too")
-    if audit and mode is not None and mode.mode != "sync":
-        raise OptionError(f"--audit needs equal bits, and --sharing {mode} has none; use sync")
+    if audit and mode is not None and not mode.is_exact:
+        raise OptionError(
+            f"--audit needs equal bits, and --sharing {sharing_text(mode)} has none; use sync"
+        )
+    if audit and parse_codec(coding).has_feedback:
+        raise OptionError(f"--audit needs equal bits, and --codec {coding} has none")
     if str(plan) and not slaves:
         raise OptionError("--faults strike local slaves: give --slaves too")
     for one in ("join", "restart"):
@@ -361,14 +388,40 @@ def _open_cluster(
         },
         stand_in=stand_in,
         source=source,
+        found=found_vector_of(session.parameters, session.settings),
     )
 
 
-def _sharing_of(given: str | None, saved: Checkpoint | None, default: str | None) -> Sharing | None:
+def _sharing_of(given: str | None, saved: Checkpoint | None, default: str | None) -> Policy | None:
     """Return the mode of sharing that was asked for, or that a checkpoint was made with."""
     before = saved.settings.get("sharing") if saved else None
-    text = _same("sharing", None if given is None else str(parse_sharing(given)), before, default)
+    text = _same(
+        "sharing", None if given is None else sharing_text(parse_sharing(given)), before, default
+    )
     return None if text is None else parse_sharing(text)
+
+
+def _coding_of(given: str | None, saved: Checkpoint | None, mode: Policy | None) -> str:
+    """Return the codec that was asked for, or that a checkpoint was made with."""
+    before = saved.settings.get("codec") if saved else None
+    text: str = _same(
+        "codec", None if given is None else text_of(parse_codec(given)), before, "plain"
+    )
+    if text == "plain":
+        return text
+    if mode is None:
+        raise OptionError("--codec is for updates of slaves: give --slaves, --listen or --sharing")
+    if isinstance(mode, LocalPolicy) and text == "factors":
+        raise OptionError(
+            f"--codec factors needs gradients, and with --sharing {mode.name} none travel"
+        )
+    return text
+
+
+def _shards(mode: Policy | None) -> int:
+    """Return into how many parts a slave is to expect a minibatch to be cut."""
+    cut = mode.cut if isinstance(mode, GradientPolicy) else None
+    return 1 if cut is None else cut
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ from veloflow.protocol.codec import decode_from_slave, encode
 from veloflow.protocol.events import (
     STAND_IN,
     Action,
+    Applied,
     Apply,
     Away,
     Event,
@@ -60,6 +61,7 @@ from veloflow.protocol.messages import (
     Update,
 )
 from veloflow.runtime.crew import Crew, Done
+from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.history import Spoiled
 from veloflow.runtime.inspection import TRAIN, Form, are_finite, digest_of
 from veloflow.runtime.links import Links
@@ -96,6 +98,12 @@ class _Work:
     data: dict[str, Any]
     headers: tuple[FrameHeader, ...]
     arrays: list[NDArray[np.generic]]
+    start: NDArray[np.floating] | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many minibatches it has, if it is a stretch."""
+        return len({path.partition("|")[0] for path in self.data})
 
 
 class Cluster(Crew):
@@ -160,6 +168,7 @@ class Cluster(Crew):
         templates: Mapping[str, Payload],
         stand_in: Callable[[], Crew],
         source: str = "",
+        found: FoundVector | None = None,
     ) -> None:
         """Let slaves in.
 
@@ -168,12 +177,15 @@ class Cluster(Crew):
             size, dtype: of the flat vectors of parameters and of gradients.
             templates: what updates look like, by unit path.
             source: the definition's text, if it is to be sent.
+            found: what slaves send of what they find; by default the gradient as it is.
             stand_in: makes the crew that is the master itself, if it is to compute.
 
         Raises:
             StorageError: the machine has not enough shared memory.
         """
-        self._form = Form(templates, size, dtype)
+        self._found = FoundVector(size, dtype) if found is None else found
+        self._form = Form(templates, self._found)
+        self._traffic: Counter[str] = Counter()
         machine = MasterSettings(
             secrets.token_hex(8),
             checksum,
@@ -181,6 +193,7 @@ class Cluster(Crew):
             audit=self._settings.audit,
             seed=secrets.randbits(64),
             works=self._settings.works,
+            bound=self._settings.bound,
         )
         self._machine = Master(machine)
         self._parameters = Published(self._folder / "board", size, dtype)
@@ -200,6 +213,11 @@ class Cluster(Crew):
         return max(1, self._machine.capacity)
 
     @property
+    def slaves(self) -> int:
+        """How many slaves are well; before the first has come, how many there will be."""
+        return self._machine.crowd.well or max(1, self._settings.slaves)
+
+    @property
     def device(self) -> str:
         """The devices of all slaves that have joined."""
         return ", ".join(self._devices) or "none"
@@ -208,10 +226,15 @@ class Cluster(Crew):
         """Show the parameters to local slaves, and keep them for others."""
         self._parameters.show(values, version)
 
-    def submit(self, piece: Piece, jobs: Jobs) -> None:
+    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
         """Put a piece into the ledger."""
-        self._work[piece.number] = _Work(piece, *pack(jobs))
+        self._work[piece.number] = _Work(piece, *pack(jobs), start)
         self._handle(WorkAdded((piece,)))
+
+    def applied(self, number: int) -> None:
+        """Let those go on who were held back by this piece."""
+        if self._settings.bound is not None:
+            self._handle(Applied(number))
 
     def next(self) -> Done:
         """Wait for the next piece that is done, and listen to everything meanwhile."""
@@ -241,6 +264,8 @@ class Cluster(Crew):
                 }
                 for one in self._machine.crowd.by_id.values()
             ],
+            "bytes": dict(self._traffic),
+            "waiting": self._waiting(),
             "jobs": {
                 "accepted": ledger.accepted,
                 "late": ledger.late,
@@ -248,6 +273,16 @@ class Cluster(Crew):
                 **counters,
             },
         }
+
+    def _waiting(self) -> dict[str, float]:
+        """Return the seconds in which slaves were here, and those in which they did not compute."""
+        now = time.monotonic()
+        here = computing = 0.0
+        for one in self._machine.crowd.by_id.values():
+            here += (one.heard if one.is_gone else now) - one.joined
+            computing += one.seconds
+        idle = max(0.0, here - computing)
+        return {"seconds": round(idle, 6), "share": round(idle / here, 6) if here else 0.0}
 
     def close(self) -> None:
         """Tell all slaves that it is over; leave no process, socket or file behind."""
@@ -343,7 +378,7 @@ class Cluster(Crew):
         """Do a job in this process."""
         work = self._work[lease.number]
         jobs = unpack(work.data, work.headers, [one.data for one in work.arrays])
-        own = self._stand_in.compute(lease, work.piece, jobs, self._parameters)
+        own = self._stand_in.compute(lease, work.piece, jobs, self._parameters, work.start)
         if own.seconds > self._machine.settings.beat_every:
             self._handle(Away())
         done = own.found
@@ -370,13 +405,21 @@ class Cluster(Crew):
         updates = cast("dict[str, Payload]", unpack(update.data, update.frames, frames))
         gradients: NDArray[Any] | None = None
         if piece.kind == TRAIN:
-            gradients = self._links.gradients(client, update, frames)
-        fault = self._form.fault_of(piece.kind, updates, gradients)
+            try:
+                gradients = self._found.read(
+                    self._links.slot(client, update.lease), update.frames, frames
+                )
+            except WireError as error:
+                return Rejected(client, update.lease, str(error), True)
+        fault = self._form.fault_of(piece.kind, updates, gradients, work.steps)
         if fault:
             return Rejected(client, update.lease, fault, True)
         if not self._is_sound(client, update.lease, updates, gradients):
             return _not_finite(client, update.lease)
-        return Done(piece, updates, gradients, update.parameters)
+        if gradients is not None:
+            self._traffic["updates"] += self._found.nbytes(update.frames, gradients)
+            self._traffic["uncoded"] += gradients.nbytes
+        return Done(piece, updates, gradients, update.parameters, update.seconds)
 
     def _digest(self, done: Done | None) -> bytes:
         """Return what is compared of an answer, if its piece is audited."""
@@ -449,11 +492,17 @@ class Cluster(Crew):
         present = self._parameters.version
         version = present if self._settings.exactly or link.outbox is None else 0
         headers, arrays = work.headers, list(work.arrays)
-        if link.outbox is None and link.version != present and present:
+        if work.start is not None:
+            headers = (*headers, header_of("start", work.start))
+            arrays.append(work.start)
+            self._traffic["parameters"] += work.start.nbytes
+            link.version = 0  # what the slave has afterwards is its own
+        elif link.outbox is None and link.version != present and present:
             values = self._parameters.values
             headers = (*headers, header_of("parameters", values))
             arrays.append(values)
             link.version = present
+            self._traffic["parameters"] += values.nbytes
         job = Job(grant.lease, grant.piece, work.data, headers, version, slot)
         return self._listener.send(grant.client, [encode(job), *(one.data for one in arrays)])
 

@@ -30,6 +30,7 @@ class ClusterSettings:
         undo: where a slave is found to have spoiled updates, raise Spoiled.
         story: where to write what happens to slaves and pieces.
         exactly: jobs name the version of the parameters; otherwise slaves take the latest.
+        bound: how many clocks a slave may be ahead of the slowest; None for no bound.
         environment: more of it for local slaves.
         grace: seconds that local slaves have at the end before they are killed.
     """
@@ -45,5 +46,6 @@ class ClusterSettings:
     undo: bool = False
     story: Path | None = None
     exactly: bool = True
+    bound: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
     grace: float = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
@@ -27,14 +28,17 @@ class Done:
     Attributes:
         piece: which.
         updates: what each unit says, by path.
-        gradients: the flat gradient (n,), a view until the next piece is asked for; or None.
+        gradients: the flat gradient (n,), or what a stretch has changed (m n,); a view until the
+            next piece is asked for; or None.
         version: of the parameters that it was computed with.
+        seconds: what the computing took.
     """
 
     piece: Piece
     updates: dict[str, Payload]
     gradients: NDArray[np.floating] | None
     version: int
+    seconds: float = 0.0
 
 
 class Crew(ABC):
@@ -46,6 +50,11 @@ class Crew(ABC):
         """How many pieces it is good to have submitted at a time."""
 
     @property
+    def slaves(self) -> int:
+        """How many compute, 1 at least."""
+        return 1
+
+    @property
     @abstractmethod
     def device(self) -> str:
         """The devices that compute, for people."""
@@ -55,8 +64,18 @@ class Crew(ABC):
         """Let pieces that are submitted from now on be computed with these parameters (n,)."""
 
     @abstractmethod
-    def submit(self, piece: Piece, jobs: Jobs) -> None:
-        """Have a piece computed."""
+    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
+        """Have a piece computed.
+
+        Args:
+            piece: which.
+            jobs: what the units' twins are told; of a stretch as :func:`join_steps` has it.
+            start: the parameters to begin with, instead of those that are published: (n,), or with
+                what the solver keeps (m n,). It is not to be changed any more.
+        """
+
+    def applied(self, number: int) -> None:  # noqa: B027 - most need not know
+        """Take note that the update of a piece can be seen in what is published."""
 
     @abstractmethod
     def next(self) -> Done:
@@ -85,7 +104,8 @@ class OwnCrew(Crew):
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._waiting: deque[tuple[Piece, Jobs]] = deque()
+        self._waiting: deque[tuple[Piece, Jobs, NDArray[np.floating] | None]] = deque()
+        self._values: NDArray[np.floating] | None = None
         self._version = 0
         # other numbers of threads may give other bits
         self._limits = threadpool_limits(1, "blas")
@@ -104,17 +124,34 @@ class OwnCrew(Crew):
         """Take the parameters."""
         self._worker.load(values)
         self._version = version
+        self._values = None
 
-    def submit(self, piece: Piece, jobs: Jobs) -> None:
+    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
         """Put the piece last."""
-        self._waiting.append((piece, jobs))
+        self._waiting.append((piece, jobs, start))
 
     def next(self) -> Done:
         """Compute the next piece."""
-        piece, jobs = self._waiting.popleft()
-        updates = self._worker.compute(piece.kind, jobs)
-        gradients = self._worker.gradients if self._worker.has_gradients(piece.kind) else None
-        return Done(piece, updates, gradients, self._version)
+        piece, jobs, start = self._waiting.popleft()
+        if start is not None and self._values is None:
+            self._values = self._worker.values()
+        if start is None and self._values is not None:
+            self._worker.load(self._values)
+            self._values = None
+        began = time.perf_counter()
+        updates = self._worker.work(piece.kind, jobs, start)
+        vector = self._found(piece) if self._worker.has_gradients(piece.kind) else None
+        seconds = time.perf_counter() - began
+        return Done(piece, updates, vector, self._version, seconds)
+
+    def _found(self, piece: Piece) -> NDArray[np.floating] | None:
+        """Return what was found, as it would arrive from a slave."""
+        way, found = self._worker.vector, self._worker.found
+        if way.is_plain:
+            return found
+        factors = self._worker.factors(piece.count) if way.needs_factors else None
+        headers, arrays = way.write(found, factors)
+        return way.read(None, headers, [array.data for array in arrays])
 
     def close(self) -> None:
         """Give the threads back."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +12,15 @@ from veloflow.protocol.messages import Piece
 from veloflow.sharing.ordered_sum import OrderedSum
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from veloflow.core import Workflow
     from veloflow.devices.parameters import Parameters
-    from veloflow.runtime.crew import Crew, Done
-    from veloflow.sharing.mode import Sharing
+    from veloflow.runtime.crew import Crew
 
-__all__ = ["AsyncFarm", "PieceFarm", "SyncFarm", "make_farm"]
+__all__ = ["PieceFarm", "SyncFarm"]
 
 _TRAIN = 2
-
-
-def make_farm(
-    sharing: Sharing, workflow: Workflow, parameters: Parameters, crew: Crew
-) -> PieceFarm:
-    """Return the farm for a mode of sharing."""
-    if sharing.mode == "sync":
-        return SyncFarm(workflow, parameters, crew, sharing.shards)
-    return AsyncFarm(workflow, parameters, crew)
 
 
 class PieceFarm(Farm):
@@ -65,12 +56,17 @@ class PieceFarm(Farm):
             )
         self._is_changed = False
 
-    def _submit(self, part: Part) -> int:
-        """Have a part of a minibatch computed; return the number of the piece."""
+    def _submit(self, part: Part, start: NDArray[np.floating] | None = None) -> int:
+        """Have a part of a minibatch computed; return the number of the piece.
+
+        Args:
+            part: which.
+            start: the parameters (n,) to compute with, instead of those that are published.
+        """
         batch = part.batch
         first = batch.position + part.first
         piece = Piece(self._number, batch.epoch, batch.kind, first, part.count)
-        self.crew.submit(piece, {unit.path: unit.make_job(part) for unit in self._asking})
+        self.crew.submit(piece, {unit.path: unit.make_job(part) for unit in self._asking}, start)
         self._number += 1
         return piece.number
 
@@ -94,6 +90,13 @@ class PieceFarm(Farm):
     def results(self) -> dict[str, Any]:
         """Return what the result says of the sharing."""
         return {}
+
+    def state(self) -> Mapping[str, object]:
+        """Return what a checkpoint must keep besides parameters: JSON values and arrays."""
+        return {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Take back what :meth:`state` gave."""
 
 
 class SyncFarm(PieceFarm):
@@ -135,50 +138,3 @@ class SyncFarm(PieceFarm):
             self._parameters.gradients.write(self._sum.total)
             self._is_changed = True
         self._hand_out(updates)
-
-
-class AsyncFarm(PieceFarm):
-    """Applies the update of each minibatch as it comes, as Veles did, and counts staleness.
-
-    The staleness of an update is the number of steps between the parameters that it was computed
-    with and those that it is applied to. A class of samples is begun when the one before is done;
-    so an epoch's validation is measured with one set of parameters.
-    """
-
-    def __init__(self, workflow: Workflow, parameters: Parameters, crew: Crew) -> None:
-        super().__init__(workflow, parameters, crew)
-        self._flying: dict[int, Batch] = {}
-        self._done: Done
-        self._staleness: Counter[int] = Counter()
-
-    def take_turn(self, source: BatchSource) -> None:
-        """Keep the crew busy within a class; serve the minibatch that is done next."""
-        self._publish()
-        while len(self._flying) < self.crew.capacity and source.has_more_of_kind:
-            batch = source.issue()
-            number = self._submit(Part(batch, 0, batch.size))
-            self._flying[number] = batch
-        done = self._done = self.crew.next()
-        batch = self._flying.pop(done.piece.number)
-        source.serve(batch)
-        if done.gradients is not None:
-            self._parameters.gradients.write(done.gradients)
-            self._staleness[self._version - done.version] += 1
-            self._is_changed = True
-
-    def collect(self) -> None:
-        """Hand out what the minibatch's computation found."""
-        self._hand_out([self._done.updates])
-
-    def results(self) -> dict[str, Any]:
-        """Return the staleness of the updates applied: mean, maximum, how many of each."""
-        total = sum(self._staleness.values())
-        steps = sum(staleness * count for staleness, count in self._staleness.items())
-        counts = {str(staleness): count for staleness, count in sorted(self._staleness.items())}
-        return {
-            "staleness": {
-                "mean": steps / max(total, 1),
-                "max": max(self._staleness, default=0),
-                "counts": counts,
-            }
-        }

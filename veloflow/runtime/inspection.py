@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from veloflow.errors import WireError
 from veloflow.runtime.payloads import pack
+from veloflow.runtime.stretches import split_steps
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import NDArray
 
     from veloflow.core import Payload
+    from veloflow.runtime.found_vector import FoundVector
 
 __all__ = ["TRAIN", "Form", "are_finite", "digest_of"]
 
@@ -28,24 +31,45 @@ class Form:
 
     Args:
         templates: what the units here would say, by path.
-        size, dtype: of the flat gradient.
+        vector: what else they bring.
     """
 
-    def __init__(self, templates: Mapping[str, Payload], size: int, dtype: DTypeLike) -> None:
+    def __init__(self, templates: Mapping[str, Payload], vector: FoundVector) -> None:
         self._templates = templates
-        self._size, self._dtype = size, np.dtype(dtype)
+        self._vector = vector
 
     def fault_of(
-        self, kind: int, payloads: Mapping[str, Payload], gradients: NDArray[Any] | None
+        self,
+        kind: int,
+        payloads: Mapping[str, Payload],
+        gradients: NDArray[Any] | None,
+        count: int = 1,
     ) -> str:
-        """Return what is wrong with an update for a piece of this kind, if anything."""
+        """Return what is wrong with an update for a piece of this kind, if anything.
+
+        Args:
+            kind: of the piece.
+            payloads: what units say.
+            gradients: the gradient, or what a stretch has changed.
+            count: how many minibatches the piece has, if slaves take steps of their own.
+        """
         fault = self._fault_of_gradients(gradients) if kind == TRAIN else ""
-        return fault or (self._fault_of_payloads(payloads) if kind >= 0 else "")
+        if fault or kind < 0:
+            return fault
+        if kind != TRAIN or not self._vector.is_local:
+            return self._fault_of_payloads(payloads)
+        try:
+            steps = split_steps(payloads)
+        except WireError as error:
+            return str(error)
+        if len(steps) != count:
+            return f"an update of {len(steps)} minibatches, not {count}"
+        return next(filter(None, map(self._fault_of_payloads, steps)), "")
 
     def _fault_of_gradients(self, gradients: NDArray[Any] | None) -> str:
-        if gradients is None or gradients.shape != (self._size,):
+        if gradients is None or gradients.shape != (self._vector.size,):
             return "an update without its gradients"
-        if gradients.dtype != self._dtype:
+        if gradients.dtype != self._vector.dtype:
             return f"gradients of {gradients.dtype}"
         return ""
 

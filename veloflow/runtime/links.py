@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veloflow.errors import StorageError
-from veloflow.runtime.payloads import view
 from veloflow.runtime.shared_memory import Outbox
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from veloflow.protocol.messages import Hello, LeaseId, Update
-    from veloflow.runtime.transport import Frame
+    from veloflow.protocol.messages import Hello, LeaseId
 
 __all__ = ["Link", "Links"]
 
@@ -90,19 +87,10 @@ class Links:
         """Whether a client has this lease of a piece that is not done."""
         return (client, lease) in self._granted.get(lease.number, {})
 
-    def gradients(
-        self, client: bytes, update: Update, frames: Sequence[Frame]
-    ) -> NDArray[Any] | None:
-        """Return the gradients of an update to a lease that was granted, as a view; or None."""
-        link, slot = self._granted[update.lease.number][client, update.lease]
-        if link.outbox is not None:
-            return link.outbox[slot]
-        arrived: Iterator[NDArray[Any]] = (
-            view(header, frame)
-            for header, frame in zip(update.frames, frames, strict=True)
-            if header.name == "gradients"
-        )
-        return next(arrived, None)
+    def slot(self, client: bytes, lease: LeaseId) -> NDArray[Any] | None:
+        """Return the slot of shared memory for a lease that was granted, as a view; or None."""
+        link, slot = self._granted[lease.number][client, lease]
+        return None if link.outbox is None else link.outbox[slot]
 
     def accept(self, client: bytes, lease: LeaseId) -> None:
         """Take back the slots of a piece that is done: the winner's when it has been read."""

@@ -76,6 +76,8 @@ def settings_of(settings: Settings) -> dict[str, object]:
         "testing": settings.testing,
         "shards": settings.shards,
         "precision_level": settings.precision_level,
+        "local": settings.local,
+        "codec": settings.codec,
     }
 
 

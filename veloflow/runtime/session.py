@@ -28,21 +28,26 @@ from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import CheckpointError, Interrupted, NumericsError
 from veloflow.runtime.checkpoint import Checkpoint
-from veloflow.runtime.farms import PieceFarm, make_farm
+from veloflow.runtime.farming import make_farm
 from veloflow.runtime.interruption import Interruption
 from veloflow.runtime.liveness import spans_in
 from veloflow.runtime.options import convert_options, options_of
 from veloflow.runtime.result import Result
+from veloflow.sharing.policies import sharing_text
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from veloflow.runtime.crew import Crew
     from veloflow.runtime.definition import Definition
+    from veloflow.runtime.farms import PieceFarm
     from veloflow.runtime.store import CheckpointStore
-    from veloflow.sharing.mode import Sharing
+    from veloflow.sharing.policies import Policy
 
 __all__ = ["Session", "build_workflow"]
+
+#: where a checkpoint keeps the state of the sharing, among those of units; no unit has this name
+_SHARING = "|sharing"
 
 
 def build_workflow(
@@ -100,7 +105,7 @@ class Session:
         self.workflow.add_allocator(self.memory.allocate).add_allocator(self.parameters.allocate)
         self.workflow.provide(Journal, Journal())
         self.store: CheckpointStore | None = None
-        self.sharing: Sharing | None = None
+        self.sharing: Policy | None = None
         self.farm: PieceFarm | None = None
         self._interruption: Interruption | None = None
         self._is_finished = False
@@ -138,7 +143,7 @@ class Session:
         """Whether the user has asked for the end."""
         return self._interruption is not None and self._interruption.is_stopping
 
-    def employ(self, crew: Crew, sharing: Sharing) -> None:
+    def employ(self, crew: Crew, sharing: Policy) -> None:
         """Have ``crew`` compute what is a slave's part; the session is a master's, set up."""
         self.sharing = sharing
         self.farm = make_farm(sharing, self.workflow, self.parameters, crew)
@@ -234,6 +239,9 @@ class Session:
             for path, spent in self.workflow.times().items()
         }
 
+    def _sharing_text(self) -> str | None:
+        return None if self.sharing is None else sharing_text(self.sharing)
+
     def json_options(self) -> dict[str, Any]:
         """Return the options with their values, as JSON values."""
         options: dict[str, Any] = msgspec.to_builtins(self.options, enc_hook=str)
@@ -243,7 +251,12 @@ class Session:
         found: dict[str, Any] = dict(self.workflow.results())
         if self.farm is not None:
             found.update(
-                {"sharing": str(self.sharing), **self.farm.results(), **self.farm.crew.results()}
+                {
+                    "sharing": self._sharing_text(),
+                    "codec": self.settings.codec,
+                    **self.farm.results(),
+                    **self.farm.crew.results(),
+                }
             )
         return Result(
             workflow=self.definition.name,
@@ -262,13 +275,16 @@ class Session:
     def checkpoint(self, reason: str) -> Checkpoint:
         """Return the state of the run; meaningful when it is paused or finished."""
         states = {unit.path: dict(unit.state()) for unit in self.workflow.all_units()}
+        if self.farm is not None:
+            states[_SHARING] = dict(self.farm.state())
         return Checkpoint(
             workflow=self.definition.name,
             options=self.json_options(),
             settings={
                 "seed": self.settings.seed,
                 "dtype": self.settings.dtype,
-                "sharing": None if self.sharing is None else str(self.sharing),
+                "sharing": self._sharing_text(),
+                "codec": self.settings.codec,
             },
             flow=self.workflow.flow.state(),
             units={path: state for path, state in states.items() if state},
@@ -349,6 +365,10 @@ class Session:
         self.parameters.load(checkpoint.parameters, partial=self.settings.testing)
         here = {unit.path: unit for unit in self.workflow.all_units()}
         for path, state in checkpoint.units.items():
+            if path == _SHARING:
+                if self.farm is not None and not self.settings.testing:
+                    self.farm.restore(state)
+                continue
             if path not in here:
                 raise CheckpointError(f"the checkpoint names a unit {path!r} that is not here")
             here[path].restore(state)

@@ -6,17 +6,20 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from veloflow.errors import ClusterError
 from veloflow.protocol.codec import encode
 from veloflow.protocol.messages import Job, Plan, Update
-from veloflow.runtime.payloads import header_of, pack, unpack, view
+from veloflow.runtime.payloads import pack, unpack, view
 from veloflow.runtime.shared_memory import Board, Outbox
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from veloflow.protocol.messages import FrameHeader
     from veloflow.runtime.mischief import Mischief
     from veloflow.runtime.transport import Frame
     from veloflow.runtime.worker import Worker
@@ -85,28 +88,42 @@ class Computing:
         self.mischief.before()
         began = time.perf_counter()
         kind = job.piece.kind
-        updates = self.worker.compute(kind, unpack(job.data, job.frames, frames))
+        start = None
+        for header, frame in zip(job.frames, frames, strict=True):
+            if header.name == "start":
+                start = view(header, frame)
+        updates = self.worker.work(kind, unpack(job.data, job.frames, frames), start)
         data, headers, arrays = pack(updates)
-        has_gradients = self.worker.has_gradients(kind)
-        if has_gradients:
-            gradients = self.worker.gradients
-            if self.memory.outbox is not None:
-                found = self.memory.outbox[job.slot]
-                np.copyto(found, gradients)
-            else:
-                found = gradients.copy()
-                headers = (*headers, header_of("gradients", found))
-                arrays.append(found)
-        self.mischief.after(time.perf_counter() - began, [found] if has_gradients else [])
+        if not self.worker.has_gradients(kind):
+            self.mischief.after(time.perf_counter() - began, [])
+        elif self.memory.outbox is not None and self.worker.vector.is_shared:
+            slot = self.memory.outbox[job.slot]
+            np.copyto(slot, self.worker.found)
+            self.mischief.after(time.perf_counter() - began, [slot])
+        else:
+            more, coded = self._code(job.piece.count, began)
+            headers = (*headers, *more)
+            arrays += coded
         seconds = time.perf_counter() - began
         update = Update(job.lease, data, headers, seconds, self._version)
         return update, [encode(update), *(array.data for array in arrays)]
+
+    def _code(self, count: int, began: float) -> tuple[tuple[FrameHeader, ...], list[NDArray[Any]]]:
+        """Return the frames of what was found in a piece of so many samples."""
+        way = self.worker.vector
+        factors = self.worker.factors(count) if way.needs_factors else None
+        found = self.worker.found.copy()
+        self.mischief.after(time.perf_counter() - began, [found])
+        return way.write(found, factors)
 
     def _load(self, job: Job, frames: list[Frame]) -> bool:
         for header, frame in zip(job.frames, frames, strict=True):
             if header.name == "parameters":
                 self.worker.load(view(header, frame))
                 self._version = job.parameters
+            elif header.name == "start":
+                self._version = 0  # what is here afterwards is no version of the master's
+                return True
         board = self.memory.board
         if board is None:
             return True

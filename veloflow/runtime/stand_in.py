@@ -14,6 +14,9 @@ from veloflow.errors import UnitError
 from veloflow.protocol.messages import PROTOCOL, Failure, Hello
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from veloflow.protocol.messages import LeaseId, Piece
     from veloflow.runtime.crew import Crew, Done
     from veloflow.runtime.published import Published
@@ -72,13 +75,20 @@ class StandInCrew:
         """Return the job to do now; None when there is none."""
         return self._jobs.popleft() if self._jobs else None
 
-    def compute(self, lease: LeaseId, piece: Piece, jobs: Jobs, parameters: Published) -> OwnWork:
+    def compute(
+        self,
+        lease: LeaseId,
+        piece: Piece,
+        jobs: Jobs,
+        parameters: Published,
+        start: NDArray[np.floating] | None = None,
+    ) -> OwnWork:
         """Do a job in this process."""
         assert self._crew is not None
         began = time.monotonic()
         if parameters.version:
             self._crew.publish(parameters.values, parameters.version)
-        self._crew.submit(piece, jobs)
+        self._crew.submit(piece, jobs, start)
         found: Done | Failure
         try:
             found = self._crew.next()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from veloflow.core import Outcome, Payload, Unit
 from veloflow.errors import NotFoundError
+from veloflow.runtime.found_vector import found_vector_of
+from veloflow.runtime.stretches import join_steps, place_of, split_steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +36,16 @@ class Worker:
     def __init__(self, session: Session) -> None:
         self.device = session.device.name
         self._parameters = session.parameters
+        self._is_local = session.settings.local
+        self.vector = found_vector_of(session.parameters, session.settings)
+        self._begun: NDArray[np.floating] | None = None  # what the last stretch began with
         self._flow = session.workflow.flow
         self._units = {unit.path: unit for unit in session.workflow.all_units()}
         self._reporting = [
             unit for unit in self._units.values() if type(unit).make_update is not Unit.make_update
+        ]
+        self._counting = [
+            unit for unit in self._units.values() if type(unit).go_to is not Unit.go_to
         ]
         self._is_started = False
         self.steps = 0  #: jobs done, which a heartbeat tells
@@ -45,10 +54,65 @@ class Worker:
         """Take these parameters: the flat vector (n,)."""
         self._parameters.values.write(values)
 
+    def values(self) -> NDArray[np.floating]:
+        """Return a copy of the parameters (n,)."""
+        return np.array(self._parameters.values.read())
+
     @property
-    def gradients(self) -> NDArray[np.floating]:
-        """The flat gradient (n,) of the last job, a view until the next one."""
+    def found(self) -> NDArray[np.floating]:
+        """What the last job found, a view until the next one.
+
+        The flat gradient (n,); or what a stretch has changed in the parameters and in what the
+        solver keeps (m n,).
+        """
+        if self._begun is not None:
+            return self._parameters.read_all() - self._begun
         return np.asarray(self._parameters.gradients.read())
+
+    def factors(self, count: int) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Return what gradients of the last job are products of, by the name of the parameter.
+
+        Args:
+            count: how many samples the job had; rows beyond are padding.
+        """
+        found: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
+        seen: Counter[str] = Counter()
+        for unit in self._units.values():
+            factors = getattr(unit, "factors", None)
+            for name, pair in factors().items() if callable(factors) else ():
+                seen[name] += 1
+                u, v = (np.asarray(one.read())[:count].reshape(count, -1) for one in pair)
+                found[name] = u, v
+        return {name: pair for name, pair in found.items() if seen[name] == 1}
+
+    def work(
+        self, kind: int, jobs: Jobs, start: NDArray[np.floating] | None = None
+    ) -> dict[str, Payload]:
+        """Do a job or a stretch; return what each unit says of it.
+
+        Args:
+            kind: of samples, or -1 for work that is no minibatch.
+            jobs: what the units' twins say, of a stretch as :func:`join_steps` has it.
+            start: the parameters to begin with (n,), or all that there is (m n,).
+        """
+        self._begun = None
+        if start is not None and start.size == self._parameters.values.size:
+            self.load(start)
+        elif start is not None:
+            self._parameters.write_all(start)
+        if not self._is_local or kind != _TRAIN:
+            return self.compute(kind, jobs)
+        begun = self._parameters.read_all()
+        updates = join_steps([self._step(kind, one) for one in split_steps(jobs)])
+        self._begun = begun
+        return updates
+
+    def _step(self, kind: int, jobs: Jobs) -> dict[str, Payload]:
+        """Train on one minibatch of a stretch."""
+        place, own = place_of(jobs)
+        for unit in self._counting:
+            unit.go_to(place.steps, place.minibatches)
+        return self.compute(kind, own)
 
     def compute(self, kind: int, jobs: Jobs) -> dict[str, Payload]:
         """Do a job; return what each unit says of it.
