@@ -77,10 +77,6 @@ class Parameters:
         #: the flat arrays, those of slots by name; empty before :meth:`allocate`
         self.values: Array = device.array((0,), self.dtype)
         self.gradients: Array = device.array((0,), self.dtype)
-<<<<<<< HEAD
-=======
-        #: the flat arrays of what the solver keeps, by the name of the slot
->>>>>>> 5c0a771 (Modes of sharing: bounded staleness, averages, elastic replicas, groups, with codecs and with real slaves)
         self.slots: dict[str, Array] = {}
 
     def declare(self, name: str, shape: Sequence[int]) -> Parameter:
@@ -112,12 +108,7 @@ class Parameters:
         self.values = self.device.zeros((end,), self.dtype)
         self.gradients = self.device.zeros((end,), self.dtype)
         slots = {name for parameter in self for name in parameter.slots}
-<<<<<<< HEAD
         self.slots = {name: self.device.zeros((end,), self.dtype) for name in sorted(slots)}
-=======
-        flat = {name: self.device.zeros((end,), self.dtype) for name in sorted(slots)}
-        self.slots = flat
->>>>>>> 5c0a771 (Modes of sharing: bounded staleness, averages, elastic replicas, groups, with codecs and with real slaves)
         for parameter in self:
             self.device.place(parameter.value, self.values, parameter.start)
             self.device.place(parameter.gradient, self.gradients, parameter.start)
