@@ -167,11 +167,12 @@ def _check_exchange(policy: LocalPolicy) -> None:
         count = replicas if policy.waits else 1
         found = [centre.copy() for _ in range(count)]
         before = centre.copy()
-        policy.exchange(centre, found, [3] * count, replicas)
+        policy.exchange(centre, found, [before] * count, [3] * count, replicas)
         np.testing.assert_allclose(centre, before, rtol=1e-5, err_msg="rest does not stay rest")
         found = [random.standard_normal(40).astype(np.float32) for _ in range(count)]
         low = np.min([centre, *found], axis=0) - 1e-5
         high = np.max([centre, *found], axis=0) + 1e-5
-        policy.exchange(centre, found, [3] * count, replicas)
+        starts = [before.copy() for _ in found]
+        policy.exchange(centre, found, starts, [3] * count, replicas)
         for vector in (centre, *found):
             assert ((low <= vector) & (vector <= high)).all(), "an exchange goes beyond all ends"

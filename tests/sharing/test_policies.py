@@ -102,16 +102,16 @@ def test_damping_divides_by_the_staleness():
 def test_the_mean_is_weighted_by_minibatches():
     centre = np.array([7.0, 7.0], np.float32)
     found = [np.array([1.0, 0.0], np.float32), np.array([4.0, 3.0], np.float32)]
-    Average().exchange(centre, found, [2, 1], 2)
+    Average().exchange(centre, found, [], [2, 1], 2)
     np.testing.assert_allclose(centre, [2, 1], rtol=1e-6)
 
 
 def test_replica_and_centre_pull_at_each_other():
     centre = np.array([1.0], np.float32)
     found = [np.array([3.0], np.float32), np.array([-1.0], np.float32)]
-    Elastic(rho=0.5).exchange(centre, [found[0]], [1], 4)  # alpha = 1/8, e = 2/8
+    Elastic(rho=0.5).exchange(centre, [found[0]], [], [1], 4)  # alpha = 1/8, e = 2/8
     assert (found[0][0], centre[0]) == (2.75, 1.25)
-    Elastic(rho=0.5).exchange(centre, found, [1, 1], 2)  # both from where the centre was
+    Elastic(rho=0.5).exchange(centre, found, [], [1, 1], 2)  # both from where the centre was
     assert (found[0][0], found[1][0]) == (2.75 - 1.5 / 4, -1 + 2.25 / 4)
     assert centre[0] == 1.25 + 1.5 / 4 - 2.25 / 4
 

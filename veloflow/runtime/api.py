@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -24,6 +25,7 @@ from veloflow.runtime.journal import FileJournal
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
 from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
+from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
 from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.worker import Worker
 from veloflow.sharing.codecs import parse_codec, text_of
@@ -69,6 +71,7 @@ def run(
     test: bool = False,
     sharing: str | None = None,
     codec: str | None = None,
+    cluster: VirtualCluster | None = None,
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
@@ -101,6 +104,7 @@ def run(
         sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async",
             "ssp:3", "average:every=20", "elastic:0.9,10", "groups:2"; see docs/sharing.md.
         codec: how updates travel: "plain", "float16", "onebit", "topk:0.01" …
+        cluster: slaves that are simulated in this process, with virtual time; needs ``sharing``.
         slaves: how many local slave processes compute.
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
@@ -135,6 +139,7 @@ def run(
             test=test,
             sharing=sharing,
             codec=codec,
+            cluster=cluster,
             slaves=slaves,
             listen=listen,
             patience=patience,
@@ -190,6 +195,7 @@ def prepare(
     test: bool = False,
     sharing: str | None = None,
     codec: str | None = None,
+    cluster: VirtualCluster | None = None,
     slaves: int = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
@@ -226,6 +232,8 @@ def prepare(
         for address in listen:
             check_address(address, has_keys=keys is not None)
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
+    if cluster is not None and (has_slaves or mode is None):
+        raise OptionError("simulated slaves need a mode of sharing, and no real slaves beside them")
     if master_works and not has_slaves:
         raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
     if send_definition and keys is None:
@@ -296,19 +304,22 @@ def prepare(
             )
             # now, for the file may be changed while the run goes on
             text = source_of(definition) if send_definition else ""
-            cluster = stack.enter_context(closing(_cluster(session, wishes)))
+            crowd = stack.enter_context(closing(_cluster(session, wishes)))
             session.set_up()
 
             def stand_in() -> Crew:
                 place, _ = stack.enter_context(_opened(device))
                 return stack.enter_context(_own_crew(definition, given, place, settings, record))
 
-            _open_cluster(cluster, session, own_checksum, stand_in, text)
-            session.employ(cluster, mode)
+            _open_cluster(crowd, session, own_checksum, stand_in, text)
+            session.employ(crowd, mode)
         else:
             session.set_up()
             if mode is not None:
-                crew = stack.enter_context(_own_crew(definition, given, place, settings, record))
+                make = partial(_simulated, cluster, settings, mode) if cluster else OwnCrew
+                crew = stack.enter_context(
+                    _own_crew(definition, given, place, settings, record, make)
+                )
                 session.employ(crew, mode)
         if saved is not None:
             session.restore(saved)
@@ -418,6 +429,12 @@ def _coding_of(given: str | None, saved: Checkpoint | None, mode: Policy | None)
     return text
 
 
+def _simulated(
+    cluster: VirtualCluster, settings: Settings, mode: Policy, worker: Worker
+) -> SimulatedCrew:
+    return SimulatedCrew(worker, cluster, seed=settings.seed, bound=mode.bound)
+
+
 def _shards(mode: Policy | None) -> int:
     """Return into how many parts a slave is to expect a minibatch to be cut."""
     cut = mode.cut if isinstance(mode, GradientPolicy) else None
@@ -431,13 +448,14 @@ def _own_crew(
     device: Device,
     settings: Settings,
     record: Profile | None,
+    make: Callable[[Worker], Crew] = OwnCrew,
 ) -> Iterator[Crew]:
     """Give a crew that is this process alone."""
     with Session(definition, given, device, replace(settings, role="slave")) as session:
         if record is not None:
             record.watch(session)
         session.set_up()
-        crew = OwnCrew(Worker(session))
+        crew = make(Worker(session))
         try:
             yield crew
         finally:

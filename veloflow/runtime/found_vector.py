@@ -66,6 +66,10 @@ class FoundVector:
         if self._codec is not None and self._codec.has_feedback:
             self._residual = np.zeros(size, self.dtype)
 
+    def renewed(self) -> FoundVector:
+        """Return another one for the same vectors, with a residual of its own."""
+        return FoundVector(self.size, self.dtype, self._codec, self._ranges, is_local=self.is_local)
+
     @property
     def is_shared(self) -> bool:
         """Whether it goes through shared memory where there is some: a gradient as it is."""

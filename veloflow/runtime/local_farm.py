@@ -200,7 +200,7 @@ class LocalFarm(PieceFarm):
             self._staleness[self._exchanges - one.exchanges] += 1
             self._samples += sum(batch.size for batch in one.batches)
             self._lengths[one.replica] += len(one.batches)
-        self._mix(centre, found, steps)
+        self._mix(centre, found, [cast("NDArray[Any]", one.start) for one in stretches], steps)
         for one, vector in zip(stretches, found, strict=True):
             if self._policy.keeps_replicas:
                 self._replicas[one.replica] = vector
@@ -211,10 +211,18 @@ class LocalFarm(PieceFarm):
         for unit in self._units:
             unit.go_to(max(self._lengths), self._trained)
 
-    def _mix(self, centre: NDArray[Any], found: list[NDArray[Any]], steps: Sequence[int]) -> None:
+    def _mix(
+        self,
+        centre: NDArray[Any],
+        found: Sequence[NDArray[Any]],
+        starts: Sequence[NDArray[Any]],
+        steps: Sequence[int],
+    ) -> None:
         """Let the policy mix: all that there is, or the parameters alone where momenta are own."""
         size = self._parameters.values.size if self._policy.keeps_replicas else centre.size
-        self._policy.exchange(centre[:size], [one[:size] for one in found], steps, self._count())
+        ends = [one[:size] for one in found]
+        begins = [one[:size] for one in starts]
+        self._policy.exchange(centre[:size], ends, begins, steps, self._count())
 
     def _measure(self, seconds: float) -> None:
         self._pace = seconds if self._pace is None else self._pace + _NEWS * (seconds - self._pace)

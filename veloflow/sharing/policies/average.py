@@ -73,6 +73,7 @@ class Average(LocalPolicy):
         self,
         centre: NDArray[np.floating],
         found: Sequence[NDArray[np.floating]],
+        starts: Sequence[NDArray[np.floating]],
         steps: Sequence[int],
         replicas: int,
     ) -> None:

@@ -134,6 +134,7 @@ class LocalPolicy(Policy):
         self,
         centre: NDArray[np.floating],
         found: Sequence[NDArray[np.floating]],
+        starts: Sequence[NDArray[np.floating]],
         steps: Sequence[int],
         replicas: int,
     ) -> None:
@@ -143,6 +144,7 @@ class LocalPolicy(Policy):
             centre: (n,) the parameters that are evaluated.
             found: what the stretches ended with, each (n,), in the order of their samples; where
                 the policy keeps replicas these go on from what they are afterwards.
+            starts: what each of them began with.
             steps: how many minibatches each of them trained on.
             replicas: how many there are in all.
         """

@@ -78,6 +78,7 @@ class Elastic(LocalPolicy):
         self,
         centre: NDArray[np.floating],
         found: Sequence[NDArray[np.floating]],
+        starts: Sequence[NDArray[np.floating]],
         steps: Sequence[int],
         replicas: int,
     ) -> None:

@@ -1,0 +1,223 @@
+"""A crew of simulated slaves: real arithmetic in this process, and virtual time.
+
+So modes of sharing can be tried on a workflow of one's own with more slaves than there are cores,
+and on a network that is not there. A piece takes what its samples take, times what a straggler
+adds; parameters and updates take latency + bytes / bandwidth, on a link of each slave's own.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from veloflow.devices.random import generator
+from veloflow.protocol.clocks import Clocks
+from veloflow.protocol.ledger import Ledger
+from veloflow.runtime.crew import Crew, Done
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from veloflow.protocol.messages import Piece
+    from veloflow.runtime.found_vector import FoundVector
+    from veloflow.runtime.worker import Jobs, Worker
+
+__all__ = ["SimulatedCrew", "VirtualCluster"]
+
+
+@dataclass(frozen=True)
+class VirtualCluster:
+    """Slaves and a network that are simulated.
+
+    Args:
+        slaves: how many.
+        sample: seconds that a sample takes.
+        latency: seconds that a message takes besides its bytes.
+        bandwidth: bytes a second, of each slave's own link.
+        transient: the probability that a piece takes ``factor`` times as long.
+        slow: how many slaves are always ``factor`` times as slow.
+        factor: see there.
+    """
+
+    slaves: int = 4
+    sample: float = 2e-5
+    latency: float = 5e-4
+    bandwidth: float = 1.25e8
+    transient: float = 0.0
+    slow: int = 0
+    factor: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slaves <= 4096:
+            raise ValueError(f"slaves is {self.slaves}; give a number from 1 to 4096")
+        if not (self.sample > 0 and self.latency >= 0 and self.bandwidth > 0 and self.factor >= 1):
+            raise ValueError(
+                "sample and bandwidth must be above 0, latency 0 and factor 1 at least"
+            )
+        if not (0 <= self.transient <= 1 and 0 <= self.slow <= self.slaves):
+            raise ValueError(
+                "transient must be from 0 to 1, and slow no more than there are slaves"
+            )
+
+
+@dataclass
+class _Slave:
+    """A simulated slave: its own residual, and what it has done."""
+
+    name: str
+    vector: FoundVector
+    is_slow: bool
+    is_idle: bool = True
+    seconds: float = 0.0
+
+
+@dataclass(order=True)
+class _End:
+    """A piece that will be done."""
+
+    when: float
+    order: int
+    slave: _Slave = field(compare=False)
+    done: Done = field(compare=False)
+
+
+class SimulatedCrew(Crew):
+    """Computes each piece when a simulated slave begins it; hands it out when that one is done.
+
+    Args:
+        worker: what computes.
+        cluster: what is simulated.
+        seed: of the stragglers.
+        bound: how many clocks a slave may be ahead of the slowest; None for no bound.
+    """
+
+    def __init__(
+        self, worker: Worker, cluster: VirtualCluster, *, seed: int = 0, bound: int | None = None
+    ) -> None:
+        self.now = 0.0  #: seconds of virtual time
+        self._worker = worker
+        self._cluster = cluster
+        self._random = generator(seed, "simulated crew")
+        self._slaves = [
+            _Slave(f"s{number}", worker.vector.renewed(), number < cluster.slow)
+            for number in range(cluster.slaves)
+        ]
+        self._ledger = Ledger()
+        self._clocks = Clocks(self._ledger, bound)
+        self._waiting: deque[tuple[Piece, Jobs, NDArray[Any] | None]] = deque()
+        self._coming: list[_End] = []
+        self._order = count()
+        self._values: NDArray[Any] | None = None
+        self._version = 0
+        self._traffic: Counter[str] = Counter()
+        self._limits = threadpool_limits(1, "blas")
+
+    # -- what a farm sees ---------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        """A piece for each slave."""
+        return self._cluster.slaves
+
+    @property
+    def slaves(self) -> int:
+        """How many there are."""
+        return self._cluster.slaves
+
+    @property
+    def device(self) -> str:
+        """The worker's device."""
+        return self._worker.device
+
+    def publish(self, values: NDArray[np.floating], version: int) -> None:
+        """Let pieces that are begun from now on be computed with these parameters."""
+        self._values, self._version = np.array(values), version
+
+    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
+        """Put the piece last."""
+        self._ledger.add([piece])
+        self._waiting.append((piece, jobs, start))
+
+    def applied(self, number: int) -> None:
+        """Let those go on who were held back by this piece."""
+        self._clocks.applied(number)
+
+    def next(self) -> Done:
+        """Go to when the next piece is done."""
+        self._deal()
+        end = heapq.heappop(self._coming)
+        self.now = end.when
+        end.slave.is_idle = True
+        number = end.done.piece.number
+        lease = self._ledger[number].leases[0]
+        self._ledger.complete(lease.id, lease.slave)
+        self._ledger.forget(number)
+        return end.done
+
+    def _deal(self) -> None:
+        """Let idle slaves begin, those that are idle longest first."""
+        while self._waiting:
+            idle = [one for one in self._slaves if one.is_idle]
+            slave = next((one for one in idle if self._clocks.may_begin(one.name)), None)
+            if slave is None:
+                return
+            self._begin(slave, *self._waiting.popleft())
+
+    def _begin(
+        self, slave: _Slave, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None
+    ) -> None:
+        self._clocks.granted(slave.name, piece.number, again=False)
+        self._ledger.lease_this(piece.number, slave.name)
+        if start is None and self._values is not None:
+            self._worker.load(self._values)
+        updates = self._worker.work(piece.kind, jobs, start)
+        down = self._values if start is None else start
+        down_bytes = 0 if down is None else down.nbytes
+        self._traffic["parameters"] += down_bytes
+        up_bytes, vector = 0, None
+        if self._worker.has_gradients(piece.kind):
+            up_bytes, vector = self._send(slave, piece)
+        seconds = self._seconds(slave, piece)
+        slave.seconds += seconds
+        slave.is_idle = False
+        wire = 2 * self._cluster.latency + (down_bytes + up_bytes) / self._cluster.bandwidth
+        done = Done(piece, updates, vector, self._version, seconds)
+        self._slaves.remove(slave)  # who has just begun is the last to begin again
+        self._slaves.append(slave)
+        end = self.now + seconds + wire
+        heapq.heappush(self._coming, _End(end, next(self._order), slave, done))
+
+    def _send(self, slave: _Slave, piece: Piece) -> tuple[int, NDArray[Any] | None]:
+        """Return the bytes of what was found, and what arrives."""
+        way, found = slave.vector, self._worker.found
+        factors = self._worker.factors(piece.count) if way.needs_factors else None
+        headers, arrays = way.write(found, factors)
+        nbytes = sum(array.nbytes for array in arrays)
+        self._traffic["updates"] += nbytes
+        self._traffic["uncoded"] += found.nbytes
+        return nbytes, way.read(None, headers, [array.data for array in arrays])
+
+    def _seconds(self, slave: _Slave, piece: Piece) -> float:
+        seconds = self._cluster.sample * max(piece.count, 1)
+        is_late = slave.is_slow or self._random.random() < self._cluster.transient
+        return seconds * self._cluster.factor if is_late else seconds
+
+    def results(self) -> dict[str, object]:
+        """Return virtual seconds, bytes and waiting."""
+        here = self.now * len(self._slaves)
+        idle = max(0.0, here - sum(one.seconds for one in self._slaves))
+        return {
+            "virtual_seconds": self.now,
+            "bytes": dict(self._traffic),
+            "waiting": {"seconds": idle, "share": idle / here if here else 0.0},
+        }
+
+    def close(self) -> None:
+        """Give the threads back."""
+        self._limits.restore_original_limits()
