@@ -39,12 +39,14 @@ from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.convolution import (
     Conv,
     ConvLinear,
+    Convolution,
     ConvReLU,
     ConvSigmoid,
     ConvSoftplus,
     ConvTanh,
     GDConv,
     GDConvLinear,
+    GDConvolution,
     GDConvReLU,
     GDConvSigmoid,
     GDConvSoftplus,
@@ -54,6 +56,7 @@ from veloflow.units.convolution import (
 from veloflow.units.cutter import Cutter, GDCutter, cut
 from veloflow.units.datasets import DigitsLoader, WineLoader, digits
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
+from veloflow.units.deconvolution import Deconv, GDDeconv, deconv
 from veloflow.units.depooling import Depooling, GDDepooling, depool
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.dropout import Dropout, GDDropout, dropout
@@ -216,12 +219,14 @@ __all__ = [
     "ConvSigmoid",
     "ConvSoftplus",
     "ConvTanh",
+    "Convolution",
     "Cosine",
     "Cutter",
     "Decision",
     "DecisionGD",
     "DecisionKohonen",
     "DecisionMSE",
+    "Deconv",
     "Dense",
     "Depooling",
     "DeviceUnit",
@@ -251,7 +256,9 @@ __all__ = [
     "GDConvSigmoid",
     "GDConvSoftplus",
     "GDConvTanh",
+    "GDConvolution",
     "GDCutter",
+    "GDDeconv",
     "GDDense",
     "GDDepooling",
     "GDDropout",
@@ -343,6 +350,7 @@ __all__ = [
     "channels",
     "conv",
     "cut",
+    "deconv",
     "dense",
     "depool",
     "digits",

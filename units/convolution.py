@@ -9,38 +9,54 @@ stride + 1. As everywhere in the field, w is not mirrored: it is a cross-correla
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, Unpack, final
+from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack, final
 
 from veloflow.devices.expressions import element
-from veloflow.errors import GraphError, ShapeError, nearest
-from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH
+from veloflow.errors import ShapeError
+from veloflow.units.activation import LINEAR, RELU, SIGMOID, SOFTPLUS, TANH, activation_of
 from veloflow.units.filling import Filling, Uniform
 from veloflow.units.forward import Forward
-from veloflow.units.gradient import GradientUnit
+from veloflow.units.gradient import LayerGradient
 from veloflow.units.layer import DenseOptions, Layer, trained_layer
 from veloflow.units.patches import Window, padding_of, pair
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow
     from veloflow.devices import Launch
+    from veloflow.units.activation import Activation
 
 __all__ = [
     "Conv",
+    "ConvArguments",
     "ConvLinear",
     "ConvReLU",
     "ConvSigmoid",
     "ConvSoftplus",
     "ConvTanh",
+    "Convolution",
     "GDConv",
     "GDConvLinear",
     "GDConvReLU",
     "GDConvSigmoid",
     "GDConvSoftplus",
     "GDConvTanh",
+    "GDConvolution",
     "conv",
 ]
+
+
+class ConvArguments(TypedDict, total=False):
+    """What a convolutional unit may be told, as :class:`Conv` says."""
+
+    stride: int | Sequence[int]
+    padding: int | Sequence[int]
+    groups: int
+    weights_filling: Filling | None
+    bias_filling: Filling | None
+    include_bias: bool
+    name: str | None
 
 
 class Conv(Forward):
@@ -87,7 +103,7 @@ class Conv(Forward):
         self.include_bias = include_bias
         self.groups = groups
         self.window: Window
-        self._launch: Launch
+        self._launches: list[Launch] = []
 
     def initialize(self) -> None:
         """Declare output and parameters.
@@ -111,6 +127,8 @@ class Conv(Forward):
         self.weights = self._declare_parameter("weights", self.kernels, length)
         if self.include_bias:
             self.bias = self._declare_parameter("bias", self.kernels)
+        if self.activation.needs_input:
+            self.sums = self.declare(*self.output.shape)
 
     def prepare(self) -> None:
         """Fill the parameters and bind the convolution."""
@@ -118,19 +136,26 @@ class Conv(Forward):
         default = min(1 / math.sqrt(self.weights.shape[1]), 0.05)
         self._fill_parameter(self.weights, self.weights_filling, default)
         self._fill_parameter(self.bias, self.bias_filling, default)
-        self._launch = self.device.convolution(
-            self.input,
-            self.weights.value,
-            self.output,
-            self.window,
-            groups=self.groups,
-            bias=None if self.bias is None else self.bias.value,
-            activation=self.activation.formula,
-        )
+        formula = self.activation.formula
+        self._launches = [
+            self.device.convolution(
+                self.input,
+                self.weights.value,
+                self.output if self.sums is None else self.sums,
+                self.window,
+                groups=self.groups,
+                bias=None if self.bias is None else self.bias.value,
+                activation=formula if self.sums is None else None,
+            )
+        ]
+        if self.sums is not None and formula is not None:
+            arrays = {"x": self.sums, "y": self.output}
+            self._launches.append(self.device.elementwise({"y": formula}, arrays))
 
     def run(self) -> None:
         """Compute ``output``."""
-        self._launch()
+        for launch in self._launches:
+            launch()
 
 
 @final
@@ -168,7 +193,28 @@ class ConvSigmoid(Conv):
     activation = SIGMOID
 
 
-class GDConv(GradientUnit):
+@final
+class Convolution(Conv):
+    """A convolutional layer with any activation.
+
+    Args:
+        kernels, size, more: as :class:`Conv` takes them.
+        activation: one of :data:`~veloflow.units.activation.ACTIVATIONS` or its name.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        kernels: int,
+        size: int | Sequence[int],
+        activation: str | Activation = LINEAR,
+        **more: Unpack[ConvArguments],
+    ) -> None:
+        super().__init__(workflow, kernels, size, **more)
+        self.activation = activation_of(activation, f"unit {self.path!r}")
+
+
+class GDConv(LayerGradient):
     """The gradient of a convolutional layer and the update of its weights. An outline.
 
     With d = err_output * f'(y) and the patches of x as rows: dL/dw = d^T rows, dL/db = sum of d
@@ -178,12 +224,18 @@ class GDConv(GradientUnit):
     forward: Conv
     forward_kind: ClassVar[type[Forward]] = Conv
 
+    def _needs_delta(self) -> bool:
+        """Whether d must be in memory: where f' is written from y, the kernels make it."""
+        return self.forward.sums is not None
+
     def prepare(self) -> None:
         """Bind the gradients and the updates."""
-        forward, derivative = self.forward, self.forward.activation.derivative
+        forward = self.forward
         assert forward.weights is not None
-        self._launch = self.device.convolution_gradient(
-            self.err_output,
+        delta, launches = self._bind_delta()
+        derivative = forward.activation.derivative if delta is self.err_output else None
+        gradient = self.device.convolution_gradient(
+            delta,
             forward.input,
             forward.weights.value,
             forward.window,
@@ -194,11 +246,13 @@ class GDConv(GradientUnit):
             bias_gradient=None if forward.bias is None else forward.bias.gradient,
             input_gradient=self.err_input if self.needs_err_input else None,
         )
+        self._launches = [*launches, gradient]
         self._prepare_updates()
 
     def backpropagate(self) -> None:
         """Compute the gradients."""
-        self._launch()
+        for launch in self._launches:
+            launch()
 
 
 @final
@@ -236,6 +290,13 @@ class GDConvSigmoid(GDConv):
     forward_kind = ConvSigmoid
 
 
+@final
+class GDConvolution(GDConv):
+    """The gradient of :class:`Convolution`."""
+
+    forward_kind = Convolution
+
+
 # -- the short form --------------------------------------------------------------------------------
 
 
@@ -259,19 +320,22 @@ _CONVOLUTIONS: dict[str, tuple[type[Conv], type[GDConv]]] = {
 def conv(
     kernels: int,
     size: int | Sequence[int],
-    activation: Literal["linear", "tanh", "relu", "sigmoid", "softplus"] = "relu",
+    activation: str | Activation = "relu",
     **options: Unpack[ConvOptions],
 ) -> Layer:
-    """Return a convolutional layer of so many kernels of ``size`` with this activation.
+    """Return a convolutional layer of so many kernels of ``size``.
+
+    ``activation`` is one of :data:`~veloflow.units.activation.ACTIVATIONS`, or its name.
 
     Raises:
-        GraphError: there is no such activation or option.
+        GraphError: there is no such option.
+        InputError: there is no such activation.
     """
-    text = f"conv({kernels}, {size}, {activation!r})"
-    if activation not in _CONVOLUTIONS:
-        raise GraphError(
-            f"layer {text} has no activation {activation!r}{nearest(activation, _CONVOLUTIONS)}"
-        )
-    forward, gradient = _CONVOLUTIONS[activation]
-    make = partial(forward, kernels=kernels, size=size)
+    text = f"conv({kernels}, {size}, {getattr(activation, 'name', activation)!r})"
+    own = activation_of(activation, f"layer {text}")
+    make: Callable[..., Conv] = partial(Convolution, activation=own)
+    gradient: type[GDConv] = GDConvolution
+    if isinstance(activation, str) and activation in _CONVOLUTIONS:
+        make, gradient = _CONVOLUTIONS[activation]
+    make = partial(make, kernels=kernels, size=size)
     return trained_layer(text, make, gradient, options, ConvOptions.__optional_keys__)

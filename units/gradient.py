@@ -350,8 +350,12 @@ class LayerGradient(GradientUnit):
         """Declare ``err_input``, what the solvers keep and, unless f' is 1, d."""
         super().initialize()
         self._delta: Array | None = None
-        if not self.forward.activation.is_linear:
+        if self._needs_delta():
             self._delta = self.declare(*self.forward.output.shape, life="run")
+
+    def _needs_delta(self) -> bool:
+        """Whether d differs from ``err_output`` and must be in memory."""
+        return not self.forward.activation.is_linear
 
     def _bind_delta(self) -> tuple[Array, list[Launch]]:
         """Return d, and what computes it."""

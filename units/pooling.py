@@ -132,84 +132,121 @@ _BACK = """
         return;
     const int py = line % h;
     global real *out = x + ((long)line * w + px) * c;
-    for (int k = 0; k < c; ++k)
-        out[k] = 0;
-    for (int oy = max(0, (py - ky + sy) / sy); oy <= py / sy && oy < oh; ++oy)
-        for (int ox = max(0, (px - kx + sx) / sx); ox <= px / sx && ox < ow; ++ox) {
-            const long at = (((long)(line / h) * oh + oy) * ow + ox) * c;
 """
+#: the windows that a pixel is in, and where channel k of their output lies
+_EACH_WINDOW = """
+        for (int oy = max(0, (py - ky + sy) / sy); oy <= py / sy && oy < oh; ++oy)
+            for (int ox = max(0, (px - kx + sx) / sx); ox <= px / sx && ox < ow; ++ox) {
+                const long at = (((long)(line / h) * oh + oy) * ow + ox) * c + k;
+"""
+_MACROS = """
+#define READ_ONE(p) (*(p))
+#define READ_MANY(p) (*(global const loose_reals *)(p))
+#define READ_INT_ONE(p) (*(p))
+#define READ_INT_MANY(p) TO_INTEGERS(*(global const loose_ints *)(p))
+#define WRITE_ONE(p, value) (*(p) = (value))
+#define WRITE_MANY(p, value) (*(global loose_reals *)(p) = (value))
+#define WRITE_INT_ONE(p, value) (*(p) = (value))
+#define WRITE_INT_MANY(p, value) (*(global loose_ints *)(p) = TO_INTS(value))
+"""
+
+
+def _each_channel(body: str) -> str:
+    """Return loops over channels: ``body`` for vectors of them, and for those that are left."""
+    words = {"VALUE": ("reals", "real"), "NUMBER": ("integers", "int")}
+    words |= {
+        f"{name}(": (f"{name}_MANY(", f"{name}_ONE(")
+        for name in ("READ_INT", "WRITE_INT", "READ", "WRITE")
+    }
+    texts = [body, body]
+    for word, instead in words.items():
+        texts = [text.replace(word, own) for text, own in zip(texts, instead, strict=True)]
+    return f"""
+    int k = 0;
+#if REALS > 1
+    for (; k + REALS <= c; k += REALS) {{{texts[0]}    }}
+#endif
+    for (; k < c; ++k) {{{texts[1]}    }}
+"""
+
+
+_MAX_BODY = _each_channel("""
+        VALUE best = (VALUE)(-INFINITY);
+        NUMBER winner = (NUMBER)(0);
+        for (int i = 0; i < high; ++i)
+            for (int j = 0; j < wide; ++j) {
+                const VALUE value = READ(in + ((long)i * w + j) * c + k);
+                const NUMBER is_larger = !(value <= best);
+                best = is_larger ? value : best;
+                winner = is_larger ? (NUMBER)(i * kx + j) : winner;
+            }
+        WRITE(y + at + k, best);
+        WRITE_INT(winners + at + k, winner);
+""")
 
 _MAX = Program(
     "max_pool",
-    f"""
+    f"""{_MACROS}
 kernel void max_pool(global const real *x, global real *y, global int *winners, {_PARAMETERS})
-{{{_FORWARD}
-    for (int k = 0; k < c; ++k) {{
-        real best = -INFINITY;
-        int winner = 0;
-        for (int i = 0; i < high; ++i)
-            for (int j = 0; j < wide; ++j) {{
-                const real value = in[((long)i * w + j) * c + k];
-                const bool is_larger = !(value <= best);
-                best = is_larger ? value : best;
-                winner = is_larger ? i * kx + j : winner;
-            }}
-        y[at + k] = best;
-        winners[at + k] = winner;
-    }}
-}}
+{{{_FORWARD}{_MAX_BODY}}}
 """,
     _max_pool,
     ("x", "y", "winners"),
     _SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
 )
 
+_MAX_BACK_BODY = _each_channel(f"""
+        VALUE sum = (VALUE)(0);{_EACH_WINDOW}
+                const NUMBER own = (NUMBER)((py - oy * sy) * kx + px - ox * sx);
+                sum += READ_INT(winners + at) == own ? READ(err + at) : (VALUE)(0);
+            }}
+        WRITE(out + k, sum);
+""")
+
 _MAX_BACK = Program(
     "max_back",
-    f"""
+    f"""{_MACROS}
 kernel void max_back(global const real *err, global const int *winners, global real *x,
                      {_PARAMETERS})
-{{{_BACK}
-            const int own = (py - oy * sy) * kx + px - ox * sx;
-            for (int k = 0; k < c; ++k)
-                out[k] += winners[at + k] == own ? err[at + k] : 0;
-        }}
-}}
+{{{_BACK}{_MAX_BACK_BODY}}}
 """,
     _max_back,
     ("err", "winners", "x"),
     _SCALARS,  # type: ignore[arg-type]
 )
 
-_AVG = Program(
-    "avg_pool",
-    f"""
-kernel void avg_pool(global const real *x, global real *y, {_PARAMETERS})
-{{{_FORWARD}
-    for (int k = 0; k < c; ++k) {{
-        real sum = 0;
+_AVG_BODY = _each_channel("""
+        VALUE sum = (VALUE)(0);
         for (int i = 0; i < high; ++i)
             for (int j = 0; j < wide; ++j)
-                sum += in[((long)i * w + j) * c + k];
-        y[at + k] = sum / (high * wide);
-    }}
-}}
+                sum += READ(in + ((long)i * w + j) * c + k);
+        WRITE(y + at + k, sum / (VALUE)(high * wide));
+""")
+
+_AVG = Program(
+    "avg_pool",
+    f"""{_MACROS}
+kernel void avg_pool(global const real *x, global real *y, {_PARAMETERS})
+{{{_FORWARD}{_AVG_BODY}}}
 """,
     _avg_pool,
     ("x", "y"),
     _SCALARS,  # type: ignore[arg-type]
 )
 
+_AVG_BACK_BODY = _each_channel(f"""
+        VALUE sum = (VALUE)(0);{_EACH_WINDOW}
+                const int count = min(ky, h - oy * sy) * min(kx, w - ox * sx);
+                sum += READ(err + at) / (VALUE)(count);
+            }}
+        WRITE(out + k, sum);
+""")
+
 _AVG_BACK = Program(
     "avg_back",
-    f"""
+    f"""{_MACROS}
 kernel void avg_back(global const real *err, global real *x, {_PARAMETERS})
-{{{_BACK}
-            const int count = min(ky, h - oy * sy) * min(kx, w - ox * sx);
-            for (int k = 0; k < c; ++k)
-                out[k] += err[at + k] / count;
-        }}
-}}
+{{{_BACK}{_AVG_BACK_BODY}}}
 """,
     _avg_back,
     ("err", "x"),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from networks import network, numerical_gradient
 
-from veloflow.errors import GraphError, ShapeError
-from veloflow.units import Conv, avg_pool, conv, linear, max_pool, softmax, tanh
+from veloflow.errors import GraphError, InputError, ShapeError
+from veloflow.units import Conv, avg_pool, conv, deconv, linear, max_pool, softmax, tanh
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -86,6 +86,78 @@ def test_convolution_is_torch_s(kind, image, kernels, size, stride, padding):
         assert_same(one.gradient.read(), tensor.grad)
 
 
+@pytest.mark.parametrize("groups", [2, 6])
+def test_groups_are_torch_s(groups):
+    x = images(4, (7, 6, 6))
+    net = network(
+        [conv(12, 3, "gelu", groups=groups, padding=1), softmax(3)], x, labels=[0, 1, 2, 1]
+    )
+    net.forward()
+    net.backward()
+    tensors = [torch.tensor(np.array(p.value.read()), requires_grad=True) for p in net.parameters]
+    inputs = torch.tensor(x, requires_grad=True)
+    kernel = tensors[0].reshape(12, 3, 3, 6 // groups).permute(0, 3, 1, 2)
+    hidden = functional.conv2d(inputs.permute(0, 3, 1, 2), kernel, tensors[1], padding=1,
+                               groups=groups)  # fmt: skip
+    hidden = functional.gelu(hidden).permute(0, 2, 3, 1)
+    logits = hidden.reshape(4, -1) @ tensors[2].T + tensors[3]
+    functional.cross_entropy(logits, torch.tensor([0, 1, 2, 1])).backward()
+    assert_same(net.units.forwards[0].output.read(), hidden)
+    assert_same(net.err_input, inputs.grad)
+    for one, tensor in zip(net.parameters, tensors, strict=True):
+        assert_same(one.gradient.read(), tensor.grad)
+
+
+#: image, kernels, size, stride, padding (left, top, right, bottom), groups
+DECONVS = [
+    ((4, 5, 3), 2, 3, 1, 0, 1),
+    ((4, 3, 4), 6, (3, 2), (2, 3), (1, 0, 0, 1), 2),
+    ((5, 5, 2), 1, 4, 2, 1, 1),
+    ((3, 4, 1), 3, 2, 3, 0, 1),
+]
+
+
+def torch_deconv(x, weights, bias, image, kernels, size, stride, padding, groups):
+    height, width = (size, size) if isinstance(size, int) else size
+    kernel = weights.reshape(image[2], height, width, kernels // groups).permute(0, 3, 1, 2)
+    full = functional.conv_transpose2d(x.permute(0, 3, 1, 2), kernel, bias, stride, groups=groups)
+    left, top, right, bottom = [padding] * 4 if isinstance(padding, int) else padding
+    rows, columns = full.shape[2:]
+    return full[:, :, top : rows - bottom, left : columns - right].permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(("image", "kernels", "size", "stride", "padding", "groups"), DECONVS)
+@pytest.mark.parametrize("kind", ["linear", "tanh", "gelu"])
+def test_transposed_convolution_is_torch_s(kind, image, kernels, size, stride, padding, groups):
+    x = images(4, image)
+    layer = deconv(kernels, size, kind, stride=stride, padding=padding, groups=groups)
+    net = network([layer, softmax(3)], x, labels=[0, 1, 2, 1])
+    net.forward()
+    net.backward()
+    tensors = [torch.tensor(np.array(p.value.read()), requires_grad=True) for p in net.parameters]
+    inputs = torch.tensor(x, requires_grad=True)
+    hidden = torch_deconv(inputs, *tensors[:2], image, kernels, size, stride, padding, groups)
+    hidden = {**THEIRS, "gelu": functional.gelu}[kind](hidden)
+    logits = hidden.reshape(4, -1) @ tensors[2].T + tensors[3]
+    functional.cross_entropy(logits, torch.tensor([0, 1, 2, 1])).backward()
+    assert_same(net.units.forwards[0].output.read(), hidden)
+    assert_same(net.err_input, inputs.grad)
+    for one, tensor in zip(net.parameters, tensors, strict=True):
+        assert_same(one.gradient.read(), tensor.grad)
+
+
+def test_an_autoencoder_of_convolutions_against_central_differences():
+    x = images(2, (5, 5, 2))
+    layers = [conv(3, 3, "tanh", stride=2), deconv(2, 3, "sigmoid", stride=2)]
+    net = network(layers, x, targets=images(2, (5, 5, 2)))
+    net.forward()
+    net.backward()
+    for parameter in net.parameters:
+        found = np.array(parameter.gradient.read())
+        expected = numerical_gradient(net, parameter.value)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9, err_msg=parameter.name)
+
+
 @pytest.mark.parametrize(("image", "size", "stride"), POOLS)
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_pooling_is_torch_s(kind, image, size, stride):
@@ -156,6 +228,22 @@ def test_opencl_agrees(opencl_device, image, kernels, size, stride, padding, dty
 
 
 @pytest.mark.opencl
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_opencl_agrees_on_transposed_convolution(opencl_device, dtype):
+    layers = [conv(6, 3, "gelu", groups=2), deconv(4, 3, "tanh", stride=2, groups=2), softmax(3)]
+    agree(opencl_device, layers, images(5, (6, 6, 2)), dtype)
+
+
+@pytest.mark.opencl
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+@pytest.mark.parametrize("channels", [8, 19])
+def test_opencl_agrees_on_pooling_of_many_channels(opencl_device, pool, channels):
+    for dtype in ("float32", "float64"):
+        layers = [conv(channels, 1, "tanh"), pool(3, 2), softmax(3)]
+        agree(opencl_device, layers, images(5, (8, 7, 2)), dtype)
+
+
+@pytest.mark.opencl
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
 @pytest.mark.parametrize(("image", "size", "stride"), POOLS)
 def test_opencl_agrees_on_pooling(opencl_device, image, size, stride, pool):
@@ -192,6 +280,10 @@ def agree(device, layers, x, dtype="float64"):
         (lambda: conv(2, 3, stride=0), "stride is 0"),
         (lambda: conv(2, 3, padding=-1), "padding is -1"),
         (lambda: conv(2, 3, padding=(1, 2, 3)), "padding is"),
+        (lambda: conv(2, 3, groups=2), "do not divide into 2 groups"),
+        (lambda: deconv(2, 3, padding=4), "leaves"),
+        (lambda: deconv(2, 3, groups=2), "do not divide into 2 groups"),
+        (lambda: deconv(0, 3), "0 kernels"),
     ],
 )
 def test_what_makes_no_layer_is_named(make, words):
@@ -205,7 +297,7 @@ def test_what_is_no_image_is_named():
 
 
 def test_unknown_options_and_activations_are_named():
-    with pytest.raises(GraphError, match="did you mean 'relu'"):
+    with pytest.raises(InputError, match="did you mean 'relu'"):
         conv(2, 3, "rely")
     with pytest.raises(GraphError, match="did you mean 'padding'"):
         conv(2, 3, pad=1)

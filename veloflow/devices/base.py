@@ -108,6 +108,10 @@ class Program:
     work-item for each element of ``space`` (given at binding, one to three dimensions) and must
     do nothing when every scalar is 0. ``host`` does the same with NumPy arrays, in place, by
     keyword.
+
+    For vectors there are ``REALS``, how many reals a vector holds (1 on a GPU); ``reals``, and
+    ``integers`` as wide as they are, which comparisons give; ``loose_reals`` and ``loose_ints``,
+    for vectors that begin at any element of an array; TO_INTEGERS and TO_INTS.
     """
 
     name: str

@@ -20,6 +20,7 @@ from veloflow.errors import GraphError
 from veloflow.units.activation_layer import Activate, Mul
 from veloflow.units.all2all import All2All, All2AllSoftmax
 from veloflow.units.convolution import Conv
+from veloflow.units.deconvolution import Deconv
 from veloflow.units.dropout import Dropout
 from veloflow.units.joining import Concat, Join, Product, Sum
 from veloflow.units.normalization import (
@@ -194,7 +195,7 @@ def _split(unit: Split, graph: OnnxGraph) -> Mapping[str, str]:
 # -- images ----------------------------------------------------------------------------------------
 
 
-def _images(unit: Conv | Pooling, graph: OnnxGraph) -> str:
+def _images(unit: Conv | Deconv | Pooling, graph: OnnxGraph) -> str:
     """Return the input as (batch, channels, height, width)."""
     x = graph.input(unit)
     if len(unit.input.shape) == 3:  # one channel, which is not written
@@ -219,6 +220,24 @@ def _convolution(unit: Conv, graph: OnnxGraph) -> str:
     if unit.activation.name == "sincos":  # it goes by the place in the last axis
         return graph.activation(unit.activation, graph.channels_last(y), unit.output.shape[1:])
     return graph.channels_last(graph.activation(unit.activation, y, unit.output.shape[1:]))
+
+
+@onnx_node(Deconv)
+def _deconvolution(unit: Deconv, graph: OnnxGraph) -> str:
+    assert unit.weights is not None
+    channels, own = unit.weights.shape[0], unit.kernels // unit.groups
+    weights = np.array(unit.weights.value.read()).reshape(channels, *unit.size, own)
+    operands = [_images(unit, graph), graph.parameter(unit.weights, weights.transpose(0, 3, 1, 2))]
+    if unit.bias is not None:
+        operands.append(graph.parameter(unit.bias))
+    left, top, right, bottom = unit.padding
+    y = graph.op(
+        "ConvTranspose", *operands,
+        kernel_shape=list(unit.size), strides=list(unit.stride), pads=[top, left, bottom, right],
+        group=unit.groups,
+    )  # fmt: skip
+    y = graph.channels_last(y)
+    return graph.activation(unit.activation, y, unit.output.shape[1:])
 
 
 @onnx_node(MaxPooling)

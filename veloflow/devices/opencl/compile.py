@@ -232,7 +232,7 @@ class Compiler:
 
 
 def _busyness() -> float:
-    """Return how many times slower than alone a process may be on this machine now."""
+    """Return how many times slower than alone a process may be on this machine now, 4 at most."""
     if not hasattr(os, "getloadavg"):
         return 1.0
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["gemm"]
 
-#: rows of a tile: with two vectors of columns its sums fill half of the AVX-512 registers
-_TALL = 8
+#: rows of a tile by the bytes of a vector: with two vectors of columns its sums fill 12 of the 16
+#: registers of AVX2, half of the 32 of AVX-512
+_TALL = {32: 6}
+_TALL_ELSEWHERE = 8
 #: multiplications that are worth a work-item of their own on a CPU
 _WORK = 32768
 #: multiplications from which on, on a CPU, the BLAS of the host is used: quicker than the kernel by
@@ -98,7 +100,7 @@ def gemm(
 
         def trial() -> Trial:
             small = _Problem(
-                _TALL + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
+                _tall(engine) + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
                 problem.has_bias, 2 if stacked else 1,
             )  # fmt: skip
             stack = (small.stack,) if stacked else ()
@@ -157,6 +159,10 @@ def _by_blas(
     return cast("Launch", launch)
 
 
+def _tall(engine: Engine) -> int:
+    return _TALL.get(engine.hardware.vector_bytes, _TALL_ELSEWHERE)
+
+
 def _shape(rows: int, columns: int, *, transposed: bool) -> tuple[int, int]:
     return (columns, rows) if transposed else (rows, columns)
 
@@ -205,7 +211,7 @@ def _source(engine: Engine, numbers: Numbers, activation: Expression | None) -> 
     lines, values = statements([activation or element("x")], {element("x"): "x"}, numbers)
     body = "\n".join(f"    {line}" for line in lines)
     function = f"static vec activation(const vec x)\n{{\n{body}\n    return {values[0]};\n}}\n"
-    parts = [engine.defines, numbers.defines, f"#define TALL {_TALL}\n"]
+    parts = [engine.defines, numbers.defines, f"#define TALL {_tall(engine)}\n"]
     parts += [kernel_source("ranges"), kernel_source("common"), function, kernel_source("gemm")]
     return "".join(parts)
 
@@ -228,8 +234,8 @@ def _calls(
         calls.append(Call("transpose", (*operands, *constants), size, local))
     a_row, a_inner = (1, rows) if problem.transpose_a else (inner, 1)
     lanes = engine.numbers(np.dtype(dtype)).lanes
-    tiles = problem.stack * -(-rows // _TALL) * -(-columns // (2 * lanes))
-    work = max(1, 2 * _TALL * lanes * inner)
+    tiles = problem.stack * -(-rows // _tall(engine)) * -(-columns // (2 * lanes))
+    work = max(1, 2 * _tall(engine) * lanes * inner)
     size, local = engine.spread(tiles, max(1, _WORK * 4 // work))
     arguments: list[Argument] = [ArrayArgument("a"), ArrayArgument(b_name), ArrayArgument("out")]
     arguments += [ArrayArgument("bias" if problem.has_bias else "out")]

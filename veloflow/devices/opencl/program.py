@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from veloflow.devices.opencl.engine import Engine, Variant
-from veloflow.devices.opencl.formulas import c_type
 from veloflow.devices.opencl.judge import runs
 from veloflow.devices.opencl.launches import nothing
 from veloflow.devices.opencl.recipes import (
@@ -24,6 +23,7 @@ from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
     from veloflow.devices.base import Array, Device, Launch, Program
+    from veloflow.devices.opencl.formulas import Numbers
 
 __all__ = ["program"]
 
@@ -49,8 +49,8 @@ def program(
 
     def variant() -> Variant:
         real = _real(arrays[name].dtype for name in own.arrays)
-        engine.numbers(real)  # refuses what the device cannot compute in
-        recipe = Recipe(f"program {own.name}", f"#define real {c_type(real)}\n{own.source}")
+        numbers = engine.numbers(real)  # refuses what the device cannot compute in
+        recipe = Recipe(f"program {own.name}", _types(numbers) + own.source)
         local = _local(engine, space)
 
         def trial() -> Trial:
@@ -60,6 +60,22 @@ def program(
         return Variant([(recipe, [own.name], trial)], [_call(own, real, tuple(space), local)])
 
     return engine.operation(f"program {own.name}", [variant], twin, arrays, list(own.arrays))
+
+
+def _types(numbers: Numbers) -> str:
+    """Return the types that a program may use besides ``real``; see the interface."""
+    lanes, whole = numbers.lanes, "int" if numbers.real == "float" else "long"
+    convert = f"convert_{{}}{'' if lanes == 1 else lanes}(x)"
+    return f"""
+#define real {numbers.real}
+#define REALS {lanes}
+typedef {numbers.vector(numbers.real)} reals;
+typedef {numbers.vector(whole)} integers;
+typedef reals loose_reals __attribute__((aligned(sizeof(real))));
+typedef {numbers.vector("int")} loose_ints __attribute__((aligned(sizeof(int))));
+#define TO_INTEGERS(x) {convert.format(whole)}
+#define TO_INTS(x) {convert.format("int")}
+"""
 
 
 def _real(dtypes: Iterable[np.dtype[np.generic]]) -> np.dtype[np.generic]:

@@ -63,11 +63,13 @@ kernel void gemm(global const real *a, global const real *b, global real *out,
                 right[n] += value * b1;
             }
         }
-        for (int n = 0; n < TALL && first + n < rows; ++n) {
-            const long row = first + n;
-            WRITE(column, left[n]);
-            if (second)
-                WRITE(column + LANES, right[n]);
-        }
+#pragma unroll // an index that is not known would keep the sums in memory
+        for (int n = 0; n < TALL; ++n)
+            if (first + n < rows) {
+                const long row = first + n;
+                WRITE(column, left[n]);
+                if (second)
+                    WRITE(column + LANES, right[n]);
+            }
     }
 }
