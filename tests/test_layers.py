@@ -107,6 +107,12 @@ LAYERS = (
         never=PROCESSES_AND_SOCKETS,
     ),
     Layer(
+        "veloflow.runtime.launchers",
+        may=("veloflow.errors", "veloflow.runtime.launchers", "veloflow.runtime.offer", "msgspec"),
+        exactly=("veloflow",),  # for its version, which nodes must have too
+        late=("asyncssh", "distributed", "pyspark", "ray"),
+    ),
+    Layer(
         "veloflow.views",
         may=(
             *("veloflow.core", "veloflow.errors", "veloflow.views", "veloflow.runtime.events"),

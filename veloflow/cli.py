@@ -129,6 +129,12 @@ def main() -> None:
               help="Keys for addresses that others can reach; see veloflow keys.")  # fmt: skip
 @click.option("--send-definition", is_flag=True,
               help="Send the definition file to slaves that accept it; needs --keys.")  # fmt: skip
+@click.option("--on", metavar="ENGINE",
+              help="Slaves from dask, ray, spark, ssh, slurm, kubernetes, mpi.")  # fmt: skip
+@click.option("--engine-option", "engine_options", multiple=True, metavar="KEY=VALUE",
+              help="Of the engine, such as address=tcp://head:8786.")  # fmt: skip
+@click.option("--advertise", default="", metavar="HOST",
+              help="By which name the engine's slaves reach this machine.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Keep checkpoints in this folder.")  # fmt: skip
 @click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,
@@ -170,6 +176,7 @@ def run(
       veloflow run digits_mlp hidden=50 --device numpy
       veloflow run ./mine.py --checkpoint saved --result result.json
       veloflow run ./mine.py --checkpoint saved --resume
+      veloflow run mnist_mlp --on dask --engine-option address=tcp://head:8786
       veloflow run mnist_mlp --help
     """
     if wants_help:
@@ -181,6 +188,7 @@ def run(
 
     options = parse_assignments(assignments)
     settings["precision_level"] = int(settings["precision_level"])
+    settings["engine_options"] = parse_assignments(settings["engine_options"])
     if dry_run:
         _dry_run(workflow, options, settings)
         return
@@ -192,7 +200,11 @@ def run(
 
 
 @main.command()
-@click.argument("address")
+@click.argument("address", required=False)
+@click.option("--offer", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+              metavar="FILE", help="Join the master of this secret file; - is a pipe.")  # fmt: skip
+@click.option("--check", "wants_check", is_flag=True,
+              help="Do not join: try each step of the way, and say which fails.")  # fmt: skip
 @click.option("--device", "-d", default="auto", show_default=True,
               help="numpy, opencl, opencl:P:D, or auto.")  # fmt: skip
 @click.option("--name", default="", help="What to call this slave.  [default: the host's name]")
@@ -208,7 +220,18 @@ def run(
               help="Write there what ran when, as veloflow run --profile does.")  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @_debug_option
-def slave(address: str, device: str, quiet: bool, **settings: Any) -> None:
+@click.pass_context
+def slave(
+    context: click.Context,
+    /,
+    address: str | None,
+    device: str,
+    *,
+    offer: Path | None,
+    wants_check: bool,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Compute for the master at ADDRESS until its run is over.
 
     SIGTERM or Ctrl-C: the slave ends its job and leaves. It has to have the same version of
@@ -218,13 +241,26 @@ def slave(address: str, device: str, quiet: bool, **settings: Any) -> None:
     Examples:
       veloflow run mnist_mlp --listen tcp://127.0.0.1:5555
       veloflow slave tcp://127.0.0.1:5555
+      veloflow slave --check tcp://head:5555 --key gpu-box.key_secret --master-key master.key
     """
-    from veloflow.runtime.slave import join
+    if (address is None) == (offer is None):
+        raise click.UsageError("give the ADDRESS of a master, or --offer FILE", context)
 
     def say(text: str) -> None:
         if not quiet:
             click.echo(text)
 
+    if wants_check:
+        from veloflow.runtime.reachability import check
+
+        check(address, offer, settings["key"], settings["master_key"], say=say)
+        return
+    from veloflow.runtime.slave import join, join_offer
+
+    if offer is not None:
+        join_offer(offer, name=settings["name"], say=say)
+        return
+    assert address is not None
     join(address, device, say=say, **settings)
 
 
@@ -298,6 +334,12 @@ def _dry_run(workflow: str, options: dict[str, str], settings: dict[str, Any]) -
     from veloflow.runtime.api import prepare
     from veloflow.views.report import memory_table, units_table
 
+    if settings["on"]:
+        from veloflow.runtime.engine import describe
+
+        text = describe(settings["on"], settings["engine_options"], count=settings["slaves"])
+        click.echo(text)
+        return
     with prepare(
         workflow,
         device=settings["device"],

@@ -41,6 +41,8 @@ from veloflow.sharing.policies import (
 if TYPE_CHECKING:
     from veloflow.runtime.cluster import Cluster
     from veloflow.runtime.cluster_settings import ClusterSettings
+    from veloflow.runtime.engine import Engine
+    from veloflow.runtime.keys import ServerKeys
     from veloflow.runtime.result import Result
 
 __all__ = ["load", "prepare", "run"]
@@ -81,6 +83,9 @@ def run(
     faults: str = "",
     keys: str | Path | None = None,
     send_definition: bool = False,
+    on: object | None = None,
+    engine_options: Mapping[str, object] | None = None,
+    advertise: str = "",
     story: str | Path | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
@@ -114,6 +119,11 @@ def run(
         faults: what is to go wrong with local slaves, such as "kill=0.01,hang=slave2@job5".
         keys: a folder of keys, for addresses that other machines can reach.
         send_definition: send the definition file to slaves that accept it; needs keys.
+        on: an engine that starts the slaves: "dask", "ray", "spark", "ssh", "slurm",
+            "kubernetes", "mpi", or your own distributed.Client, SparkSession or the module ray.
+            ``slaves`` is then how many it starts, 0 for as many as it has places for.
+        engine_options: the engine's own, such as {"address": "tcp://head:8786"}.
+        advertise: the host by which the engine's slaves reach this machine.
         story: a file to write what happens to slaves and pieces to, a line each.
         checkpoint: the folder to keep checkpoints in.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
@@ -149,6 +159,9 @@ def run(
             faults=faults,
             keys=keys,
             send_definition=send_definition,
+            on=on,
+            engine_options=engine_options,
+            advertise=advertise,
             story=story,
             checkpoint=checkpoint,
             resume=resume,
@@ -205,6 +218,9 @@ def prepare(
     faults: str = "",
     keys: str | Path | None = None,
     send_definition: bool = False,
+    on: object | None = None,
+    engine_options: Mapping[str, object] | None = None,
+    advertise: str = "",
     story: str | Path | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
@@ -225,12 +241,16 @@ def prepare(
             f"{source} is a checkpoint of workflow {saved.workflow!r}, not of {definition.name!r}"
         )
     given = {**(saved.options if saved else {}), **(options or {})}
-    has_slaves = bool(slaves or listen)
+    has_slaves = bool(slaves or listen or on is not None)
     if listen:
         from veloflow.runtime.keys import check_address
 
         for address in listen:
-            check_address(address, has_keys=keys is not None)
+            check_address(address, has_keys=keys is not None or on is not None)
+    if on is None and (engine_options or advertise):
+        raise OptionError("--engine-option and --advertise are for engines: give --on ENGINE too")
+    if on is not None and (keys is not None or len(listen) > 1):
+        raise OptionError("--on makes keys for each run, and listens on one address: leave --keys")
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     if cluster is not None and (has_slaves or mode is None):
         raise OptionError("simulated slaves need a mode of sharing, and no real slaves beside them")
@@ -284,17 +304,28 @@ def prepare(
             session.events.publish(Message(why))
         if mode is not None and has_slaves:
             from veloflow.runtime.cluster_settings import ClusterSettings
-            from veloflow.runtime.keys import ServerKeys
 
+            engine = None
+            if on is not None:
+                from veloflow.runtime.engine import Engine
+
+                engine = Engine(
+                    on,
+                    engine_options or {},
+                    count=slaves,
+                    listen=listen[0] if listen else "",
+                    advertise=advertise,
+                )
+                stack.enter_context(closing(engine))
             wishes = ClusterSettings(
-                slaves=slaves,
-                listen=tuple(listen),
+                slaves=0 if engine else slaves,
+                listen=(engine.listen,) if engine else tuple(listen),
                 device=device if isinstance(device, str) else device.name,
                 patience=patience,
                 audit=audit,
                 works=master_works,
                 faults=plan,
-                keys=None if keys is None else ServerKeys.load(Path(keys)),
+                keys=engine.server_keys if engine else _keys_in(keys),
                 undo=undo_spoiled,
                 story=None if story is None else Path(story),
                 exactly=mode.is_exact and not parse_codec(coding).has_feedback,
@@ -303,8 +334,8 @@ def prepare(
                 grace=2.0 if record is None else 60.0,  # they write their records first
             )
             # now, for the file may be changed while the run goes on
-            text = source_of(definition) if send_definition else ""
-            crowd = stack.enter_context(closing(_cluster(session, wishes)))
+            text = source_of(definition) if send_definition or engine else ""
+            crowd = stack.enter_context(closing(_cluster(session, wishes, engine)))
             session.set_up()
 
             def stand_in() -> Crew:
@@ -366,7 +397,15 @@ def _journal(session: Session, folder: Path, own: str, *, goes_on: bool) -> File
     )
 
 
-def _cluster(session: Session, wishes: ClusterSettings) -> Cluster:
+def _keys_in(folder: str | Path | None) -> ServerKeys | None:
+    if folder is None:
+        return None
+    from veloflow.runtime.keys import ServerKeys
+
+    return ServerKeys.load(Path(folder))
+
+
+def _cluster(session: Session, wishes: ClusterSettings, engine: Engine | None) -> Cluster:
     """Start slaves, which load what they need while the master does."""
 
     def say(text: str) -> None:
@@ -375,7 +414,17 @@ def _cluster(session: Session, wishes: ClusterSettings) -> Cluster:
     from veloflow.runtime.cluster import Cluster
 
     name_of(session.definition)  # raises if slaves cannot find it
-    cluster = Cluster(wishes, say=say, is_stopping=lambda: session.is_stopping)
+
+    def is_stopping() -> bool:
+        if engine is not None:
+            engine.check()
+        return session.is_stopping
+
+    cluster = Cluster(wishes, say=say, is_stopping=is_stopping)
+    if engine is not None:
+        offer = engine.offer(cluster.addresses[1], device=wishes.device, patience=wishes.patience)
+        engine.start(offer, say)
+        return cluster
     for address in cluster.addresses[1:]:
         say(f"slaves join with: veloflow slave {address}")
     return cluster

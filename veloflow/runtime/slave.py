@@ -6,6 +6,9 @@ import contextlib
 import os
 import platform
 import secrets
+import signal
+import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +31,7 @@ from veloflow.protocol.slave import Slave
 from veloflow.runtime.keys import ClientKeys, check_address
 from veloflow.runtime.memory_transport import MemoryConnection
 from veloflow.runtime.mischief import Mischief
+from veloflow.runtime.offer import Offer
 from veloflow.runtime.plan import session_of
 from veloflow.runtime.profile import Profile, profile_of_slave
 from veloflow.runtime.slave_computing import CAPACITY, Computing
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
     from veloflow.devices import Device
     from veloflow.runtime.transport import Connection
 
-__all__ = ["join", "run_slave"]
+__all__ = ["join", "join_offer", "run_slave"]
 
 
 def run_slave(
@@ -133,6 +137,50 @@ def _ask(connection: Connection, patience: float, say: Callable[[str], None]) ->
     raise ClusterError(f"no answer from the master for {600 * patience:.0f} s")
 
 
+def join_offer(
+    source: Path, *, name: str = "", say: Callable[[str], None] = lambda text: None
+) -> None:
+    """Join the master of an offer: a file, or ``-`` for a pipe that whoever started us holds.
+
+    When the pipe ends, whoever held it is gone: the slave hands its work back and leaves.
+
+    Raises:
+        InputError: it is no offer, or one of another version.
+    """
+    if str(source) == "-":
+        offer = Offer.from_pipe(sys.stdin.fileno())
+        leave = partial(_leave_at_the_end_of, sys.stdin.fileno())
+        threading.Thread(target=leave, daemon=True).start()
+    else:
+        offer = Offer.load(source)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if here != offer.python:
+        say(f"this slave has Python {here} and the master {offer.python}: bits may differ")
+    with contextlib.closing(_open(offer.device, say)) as place:
+        run_slave(
+            offer.address,
+            place,
+            name=name,
+            patience=offer.patience,
+            keys=offer.keys,
+            accept_definition=offer.accepts_definition,
+            say=say,
+        )
+
+
+def _leave_at_the_end_of(descriptor: int) -> None:
+    while os.read(descriptor, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _open(device: str, say: Callable[[str], None]) -> Device:
+    place, why = choose_device() if device == "auto" else (open_device(device), "")
+    if why:
+        say(why)
+    return place
+
+
 def join(
     address: str,
     device: str,
@@ -153,9 +201,7 @@ def join(
             "--accept-definition runs code of the master, which must prove who it is: give --key "
             "and --master-key"
         )
-    place, why = choose_device() if device == "auto" else (open_device(device), "")
-    if why:
-        say(why)
+    place = _open(device, say)
     record = profile_of_slave(profile, name)
     with contextlib.ExitStack() as stack:
         if record is not None:

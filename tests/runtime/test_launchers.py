@@ -1,0 +1,188 @@
+"""Launchers without their engines: options, what engines would be told, errors, the bound slave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import msgspec
+import pytest
+
+from veloflow.errors import ClusterError, NotFoundError, OptionError
+from veloflow.runtime.engine import Engine, describe
+from veloflow.runtime.launchers import Launcher, known_launchers, open_launcher
+from veloflow.runtime.launchers.base import own_address
+from veloflow.runtime.launchers.kubernetes import KubernetesOptions, manifests
+from veloflow.runtime.launchers.registry import launcher_of_handle
+from veloflow.runtime.launchers.task import serve
+
+
+def test_engines_have_names_and_options():
+    assert known_launchers() == ["dask", "kubernetes", "mpi", "ray", "slurm", "spark", "ssh"]
+    for name in known_launchers():
+        kind = type(open_launcher(name, {}))
+        assert kind.name == name
+        documented = kind.Options.__doc__
+        assert [one for one in kind.Options.__struct_fields__ if one not in documented] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "words"),
+    [
+        ("dusk", {}, NotFoundError, "no engine 'dusk' .did you mean 'dask'"),
+        ("dask", {"adress": "x"}, OptionError, "no option 'adress' .did you mean 'address'"),
+        ("ray", {"cpus": "many"}, OptionError, "--on ray: Expected `float`"),
+        ("ray", {"strategy": "FAR"}, OptionError, "--on ray: Invalid enum value 'FAR'"),
+    ],
+)
+def test_wrong_engines_and_options_are_named(name, options, error, words):
+    with pytest.raises(error, match=words):
+        open_launcher(name, options)
+
+
+@pytest.mark.parametrize(("name", "module"), [
+    ("dask", "distributed"), ("ray", "ray"), ("spark", "pyspark"), ("ssh", "asyncssh"),
+])  # fmt: skip
+def test_a_missing_package_names_the_extra(name, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    options = {"address": "tcp://127.0.0.1:1"} if name == "dask" else {}
+    with pytest.raises(ClusterError, match=rf"pip install 'veloflow\[{name}\]'"):
+        open_launcher(name, options).connect()
+
+
+@pytest.mark.parametrize(("name", "options", "words"), [
+    ("ssh", {}, "hosts=one,user@two:4"),
+    ("ssh", {"hosts": "one:many"}, "'one:many' is no host"),
+    ("ssh", {"hosts": "-oProxyCommand=x:1"}, "is no host"),
+    ("kubernetes", {}, "image=NAME"),
+    ("kubernetes", {"image": "x"}, "host=NAME"),
+    ("slurm", {"partition": "main\n#SBATCH --uid=0"}, "signs that it cannot have"),
+])  # fmt: skip
+def test_what_an_engine_has_to_be_told_is_asked_for(name, options, words):
+    if name == "ssh":
+        pytest.importorskip("asyncssh")
+    with pytest.raises(OptionError, match=words):
+        open_launcher(name, options).connect()
+
+
+def test_a_slurm_script_has_quoted_words_and_no_secret():
+    script = describe("slurm", {"folder": "/a b", "mem": "2G", "cpus": "3"}, count=4)
+    assert "#SBATCH --array=1-4\n" in script
+    assert "#SBATCH --mem=2G\n" in script
+    assert "--requeue" in script
+    assert "--offer '/a b/offer.json'" in script
+    assert "POCL_MAX_PTHREAD_COUNT=3" in script
+    assert subprocess.run(["sh", "-n"], input=script, text=True).returncode == 0
+
+
+def test_manifests_are_what_kubernetes_knows():
+    options = KubernetesOptions(image="example/veloflow:1", host="head", namespace="lab")
+    secret, job = manifests(options, "veloflow-1", 5, b"the secret")
+    text = json.dumps(job)
+    assert "the secret" not in text
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 5
+    assert job["spec"]["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
+    mounted = job["spec"]["template"]["spec"]["volumes"][0]["secret"]
+    assert mounted["secretName"] == secret["metadata"]["name"]
+    validate = pytest.importorskip("kubernetes_validate")
+    for one in (secret, job):
+        validate.validate(one, "1.30", strict=True)
+
+
+def test_a_dry_run_shows_manifests_without_the_secret():
+    text = describe("kubernetes", {"image": "x", "host": "h"}, count=2)
+    first, second = text.split("---\n")
+    assert json.loads(first)["kind"] == "Secret"
+    assert json.loads(second)["kind"] == "Job"
+
+
+def test_what_is_no_handle_of_an_engine_is_refused():
+    with pytest.raises(OptionError, match="give the name of an engine"):
+        launcher_of_handle(object())
+    assert launcher_of_handle(type("Client", (), {"__module__": "distributed.client"})()) == "dask"
+
+
+def test_the_own_address_towards_this_machine_is_the_loopback():
+    assert own_address() == own_address("localhost") == own_address("127.0.0.2") == "127.0.0.1"
+
+
+# -- the process that an engine's task binds to itself -------------------------------------------
+
+
+def test_a_slave_that_cannot_start_says_why():
+    with pytest.raises(RuntimeError, match=r"slave one ended with exit code 2: .*no offer"):
+        serve(b"nonsense\n", "one")
+
+
+@pytest.mark.slow
+def test_a_slave_that_is_not_wanted_leaves():
+    server_public, public, secret = ("x" * 40,) * 3
+    from veloflow.runtime.offer import Offer
+
+    offer = Offer("tcp://127.0.0.1:9", server_public, public, secret, device="numpy")
+    wanted = threading.Event()
+    wanted.set()
+    ended = []
+
+    def run():
+        try:
+            serve(offer.encode(), "one", is_wanted=wanted.is_set)
+        except RuntimeError as error:
+            ended.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.3)
+    wanted.clear()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert len(ended) == 1
+
+
+# -- a run on an engine: a launcher that starts processes here -----------------------------------
+
+
+class Options(msgspec.Struct, frozen=True):
+    """None."""
+
+
+class Refusing(Launcher[Options]):
+    """An engine that refuses everything."""
+
+    name = "refusing"
+    Options = Options
+
+    def start(self, count, offer):
+        raise ClusterError(f"no room for {count}")
+
+    def stop(self, grace):
+        self.stopped = True
+
+
+def test_an_engine_that_refuses_ends_the_run(monkeypatch):
+    import veloflow
+
+    made = []
+
+    def open_one(name, given, handle=None):
+        made.append(Refusing(Options()))
+        return made[0]
+
+    monkeypatch.setattr("veloflow.runtime.engine.open_launcher", open_one)
+    with pytest.raises(ClusterError, match="no room for 3"):
+        veloflow.run("digits_mlp", on="refusing", slaves=3, device="numpy", epochs=1)
+    assert made[0].stopped
+
+
+def test_engines_make_their_own_keys_and_options_belong_to_them(tmp_path):
+    import veloflow
+
+    with pytest.raises(OptionError, match="leave --keys"):
+        veloflow.run("digits_mlp", on="dask", keys=tmp_path)
+    with pytest.raises(OptionError, match="give --on ENGINE too"):
+        veloflow.run("digits_mlp", engine_options={"address": "x"})
+    with pytest.raises(OptionError, match="needs a tcp:// address"):
+        Engine("dask", {}, count=1, listen="ipc:///x")

@@ -1,0 +1,67 @@
+"""Runs on cluster engines that are watched: what happened in them, and when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import veloflow
+from veloflow.core import Message
+
+
+@dataclass
+class Watched:
+    """A run, and when what happened in it, in seconds since its start.
+
+    Attributes:
+        sha256: of the final parameters.
+        messages: time and text.
+        slaves: what each did.
+    """
+
+    sha256: str = ""
+    messages: list[tuple[float, str]] = field(default_factory=list)
+    slaves: list[dict[str, object]] = field(default_factory=list)
+
+    def when(self, word: str, after: float = 0.0) -> float:
+        """Return when the first message with ``word`` came, not before ``after``."""
+        return next(at for at, text in self.messages if word in text and at >= after)
+
+
+def run_on(engine, *, kill=None, epochs=3, **settings):
+    """Run digits_mlp; call ``kill`` when the first slave has joined, and note the time."""
+    seen = Watched()
+    began = time.monotonic()
+    joined = threading.Event()
+
+    def hear(message):
+        seen.messages.append((time.monotonic() - began, message.text))
+        if "joined" in message.text:
+            joined.set()
+
+    def watch(session):
+        session.events.subscribe(Message, hear)
+
+    def strike():
+        if joined.wait(120):
+            time.sleep(0.3)
+            kill()
+            seen.messages.append((time.monotonic() - began, "KILLED"))
+
+    thread = threading.Thread(target=strike) if kill else None
+    if thread is not None:
+        thread.start()
+    place = {} if engine is None else {"on": engine}
+    result = veloflow.run(
+        "digits_mlp",
+        device="numpy",
+        epochs=epochs,
+        watch=watch,
+        **{"slaves": 2, **place, **settings},
+    )
+    if thread is not None:
+        thread.join()
+    seen.sha256 = result.parameters_sha256
+    seen.slaves = list(result.more["slaves"])
+    return seen

@@ -1,0 +1,148 @@
+"""A run on an engine: a launcher in a thread of its own, from the first slave to the last."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from veloflow.errors import ClusterError, OptionError, VeloflowError
+from veloflow.runtime.keys import ClientKeys, ServerKeys
+from veloflow.runtime.launchers.registry import launcher_of_handle, open_launcher
+from veloflow.runtime.offer import Offer
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from veloflow.runtime.launchers.base import Launcher
+
+__all__ = ["Engine", "describe"]
+
+#: how often a launcher looks after its slaves, in seconds
+_EVERY = 0.5
+#: seconds that slaves have to return after the master's last word
+_GRACE = 3.0
+
+
+class Engine:
+    """Slaves that an engine starts for a run.
+
+    It is connected when it is made, so that what is wrong is said before anything runs.
+
+    Args:
+        on: the name of an engine, or the caller's own connection to one.
+        options: the engine's.
+        count: how many slaves; 0 for as many as the engine has places for.
+        listen: the address to listen on, when the user gives one.
+        advertise: the host by which slaves reach the master, when the user gives one.
+
+    Raises:
+        NotFoundError, OptionError: there is no such engine or option.
+        ClusterError: the engine is not installed, or does not answer.
+    """
+
+    def __init__(
+        self,
+        on: object,
+        options: Mapping[str, Any],
+        *,
+        count: int,
+        listen: str = "",
+        advertise: str = "",
+    ) -> None:
+        handle = None if isinstance(on, str) else on
+        self.name = on if isinstance(on, str) else launcher_of_handle(on)
+        self._launcher: Launcher[msgspec.Struct] = open_launcher(self.name, options, handle)
+        self._count = count
+        self._launcher.connect()
+        reach = self._launcher.reach()
+        self._advertise = advertise or reach.advertise
+        if listen and not listen.startswith("tcp://"):
+            raise OptionError(f"--on {self.name} needs a tcp:// address, not --listen {listen}")
+        host = "0.0.0.0" if advertise and not listen else reach.bind
+        #: where the master is to listen
+        self.listen = listen or f"tcp://{host}:0"
+        #: of the master, made for this run, which accept the slaves of this run
+        self.server_keys, self._slave_keys = keys_for_a_run()
+        self._thread: threading.Thread | None = None
+        self._fault: VeloflowError | None = None
+        self._over = threading.Event()
+        self._is_stopped = False
+
+    def offer(self, address: str, *, device: str, patience: float) -> Offer:
+        """Return what slaves are told; ``address`` is what the master listens on."""
+        port = address.rpartition(":")[2]
+        host = f"[{self._advertise}]" if ":" in self._advertise else self._advertise
+        keys = self._slave_keys
+        return Offer(
+            address=f"tcp://{host}:{port}",
+            server_public=keys.server_public.decode(),
+            public=keys.public.decode(),
+            secret=keys.secret.decode(),
+            device=device,
+            patience=patience,
+        )
+
+    def start(self, offer: Offer, say: Callable[[str], None]) -> None:
+        """Have slaves started, and looked after until :meth:`close`; does not wait for them.
+
+        Args:
+            offer: see :meth:`offer`.
+            say: takes a line for the user; called from another thread.
+        """
+
+        def tend() -> None:
+            try:
+                self._launcher.start(self._count, offer)
+                while not self._over.wait(_EVERY):
+                    for line in self._launcher.tend():
+                        say(line)
+            except VeloflowError as error:
+                self._fault = error
+            except Exception as error:  # an engine's errors are its own
+                self._fault = ClusterError(f"--on {self.name}: {type(error).__name__}: {error}")
+                self._fault.__cause__ = error
+
+        self._thread = threading.Thread(target=tend, name=f"engine-{self.name}", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise what went wrong with the engine; slaves that it has started may still work.
+
+        Raises:
+            VeloflowError: the engine refused, or failed.
+        """
+        if self._fault is not None:
+            raise self._fault
+
+    def close(self) -> None:
+        """Take all slaves back; call it when the master has said its last word."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        failed = sys.exc_info()[0] is not None
+        self._launcher.stop(1.0 if failed else _GRACE)
+
+
+def describe(on: str, options: Mapping[str, Any], *, count: int) -> str:
+    """Return what an engine would be told, without any secret, and without asking it anything.
+
+    Raises:
+        NotFoundError, OptionError: there is no such engine or option.
+    """
+    launcher = open_launcher(on, options)
+    return launcher.describe(count)
+
+
+def keys_for_a_run() -> tuple[ServerKeys, ClientKeys]:
+    """Return new keys of a master, and of the slaves that it accepts."""
+    import zmq
+
+    server_public, server_secret = zmq.curve_keypair()
+    public, secret = zmq.curve_keypair()
+    server = ServerKeys(server_public, server_secret, {public})
+    return server, ClientKeys(public, secret, server_public)

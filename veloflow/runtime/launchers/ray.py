@@ -1,0 +1,154 @@
+"""Slaves as Ray actors, which Ray restarts when their process or their node dies."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from veloflow.errors import ClusterError
+from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra
+from veloflow.runtime.launchers.task import serve
+
+if TYPE_CHECKING:
+    from veloflow.runtime.offer import Offer
+
+__all__ = ["RayLauncher", "RayOptions"]
+
+
+class RayOptions(msgspec.Struct, frozen=True):
+    """Options of ``--on ray``. Ray's own settings, its token among them, are passed on untouched.
+
+    Attributes:
+        address: of the cluster, such as auto or ray-head:6379; without it, the one of RAY_ADDRESS
+            or one that is started on this machine.
+        cpus, gpus: what each slave takes of its node.
+        strategy: SPREAD over nodes, or PACK on as few as possible.
+    """
+
+    address: str = ""
+    cpus: float = 1.0
+    gpus: float = 0.0
+    strategy: Literal["SPREAD", "PACK"] = "SPREAD"
+
+
+class RayLauncher(Launcher[RayOptions]):
+    """Starts an actor for each slave; Ray restarts it for ever, and retries what it was doing.
+
+    There is no placement group: it would hold back all slaves until there is a place for each.
+    """
+
+    name: ClassVar[str] = "ray"
+    extra: ClassVar[str] = "ray"
+    Options: ClassVar[type[msgspec.Struct]] = RayOptions
+
+    def connect(self) -> None:
+        """Connect to the cluster, or start one here.
+
+        Raises:
+            ClusterError: Ray is not installed, or there is no such cluster.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise missing_extra(self.name, self.extra) from None
+        self._ray: Any = ray
+        self._slaves: list[tuple[str, Any, Any]] = []  # name, actor, what it will return
+        self._numbers = itertools.count(1)
+        self._wanted = 0
+        self._is_own = not ray.is_initialized()
+        if not self._is_own:
+            return
+        try:
+            if self.options.address:
+                ray.init(address=self.options.address, log_to_driver=False)
+            else:
+                ray.init(include_dashboard=False, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ClusterError(
+                f"--on ray: no cluster at {self.options.address or 'RAY_ADDRESS'}: {error}; start "
+                "one with ray start --head"
+            ) from None
+
+    def reach(self) -> Reach:
+        """Return this node's address, as Ray uses it."""
+        own = str(self._ray.util.get_node_ip_address())
+        nodes = {str(node["NodeManagerAddress"]) for node in self._ray.nodes() if node["Alive"]}
+        return Reach(own, own) if nodes != {own} else Reach()
+
+    def start(self, count: int, offer: Offer) -> None:
+        """Start so many actors; for 0, as many as there are free CPUs now."""
+        self._offer = offer
+        if not count:
+            free = self._ray.available_resources().get("CPU", 1.0)
+            count = max(1, int(free / max(self.options.cpus, 0.01)))
+        total = self._ray.cluster_resources()
+        for what, wanted in (("CPU", self.options.cpus), ("GPU", self.options.gpus)):
+            if wanted > total.get(what, 0.0):
+                raise ClusterError(
+                    f"--on ray: a slave needs {wanted:g} {what} and the cluster has "
+                    f"{total.get(what, 0.0):g}; ask for less: --engine-option {what.lower()}s=0"
+                )
+        self.resize(count)
+
+    def tend(self) -> Iterable[str]:
+        """Say which slaves ended with an error."""
+        if not self._slaves:
+            return
+        ready, _ = self._ray.wait(
+            [result for _, _, result in self._slaves], num_returns=len(self._slaves), timeout=0
+        )
+        for entry in [one for one in self._slaves if one[2] in ready]:
+            self._slaves.remove(entry)
+            try:
+                self._ray.get(entry[2])
+            except self._ray.exceptions.RayError as error:
+                lines = str(error).strip().splitlines()
+                yield f"ray: {entry[0]}: {lines[-1] if lines else error!r}"
+
+    def resize(self, count: int) -> None:
+        """Have so many slaves; those that are too many are told to leave."""
+        self._wanted = count
+        options = self.options
+        actor = self._ray.remote(
+            num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=-1, max_task_retries=-1,
+            scheduling_strategy="SPREAD" if options.strategy == "SPREAD" else "DEFAULT",
+            max_concurrency=2,
+        )(_Slave)  # fmt: skip
+        while len(self._slaves) < count:
+            name = f"ray-{next(self._numbers)}"
+            one = actor.remote()
+            self._slaves.append((name, one, one.serve.remote(self._offer.encode(), name)))
+        while len(self._slaves) > count:
+            _, one, _ = self._slaves.pop()
+            one.dismiss.remote()
+
+    def stop(self, grace: float) -> None:
+        """Wait for the slaves to return, end the others, leave the cluster as it was."""
+        results = [result for _, _, result in self._slaves]
+        if results:
+            self._ray.wait(results, num_returns=len(results), timeout=grace)
+            for _, one, _ in self._slaves:  # those that never joined do not know that it is over
+                one.dismiss.remote()
+            self._ray.wait(results, num_returns=len(results), timeout=grace)
+        for _, one, _ in self._slaves:
+            self._ray.kill(one)
+        if self._is_own:
+            self._ray.shutdown()
+
+
+class _Slave:
+    """The actor. While :meth:`serve` waits for its process, :meth:`dismiss` may be called."""
+
+    def __init__(self) -> None:
+        self._is_wanted = True
+
+    def serve(self, offer: bytes, name: str) -> str:
+        """Run a slave until its run is over."""
+        return serve(offer, name, is_wanted=lambda: self._is_wanted)
+
+    def dismiss(self) -> None:
+        """Tell the slave to leave."""
+        self._is_wanted = False

@@ -1,0 +1,180 @@
+"""Slaves on machines that are reached by SSH: hosts are checked, and nothing is a shell's line."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from veloflow.errors import ClusterError, OptionError
+from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra, own_address
+from veloflow.runtime.launchers.task import command
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from veloflow.runtime.offer import Offer
+
+__all__ = ["SSHLauncher", "SSHOptions"]
+
+#: seconds in which a host has to let us in
+_LOGIN = 20.0
+#: seconds between two starts on a host where a slave ended
+_PAUSES = (0.5, 2.0, 10.0, 30.0)
+
+
+class SSHOptions(msgspec.Struct, frozen=True):
+    """Options of ``--on ssh``.
+
+    Attributes:
+        hosts: such as a,b:2 for one slave on a and two on b; user@host is a login of its own.
+        user: the login on hosts that name none; by default as here.
+        port: of the SSH servers.
+        python: the interpreter there that has veloflow.
+        known_hosts: the file of host keys; by default ~/.ssh/known_hosts. A host that is not in it
+            is refused.
+        identity: the file of the private key; by default what ssh-agent and ~/.ssh have.
+    """
+
+    hosts: tuple[str, ...] = ()
+    user: str = ""
+    port: int = 22
+    python: str = "python3"
+    known_hosts: str = ""
+    identity: str = ""
+
+
+class SSHLauncher(Launcher[SSHOptions]):
+    """Starts ``veloflow slave`` on each host; the offer goes through the encrypted channel.
+
+    When the connection breaks, the slave there reads the end of its input and leaves.
+    """
+
+    name: ClassVar[str] = "ssh"
+    extra: ClassVar[str] = "ssh"
+    Options: ClassVar[type[msgspec.Struct]] = SSHOptions
+
+    def connect(self) -> None:
+        """Read the list of hosts.
+
+        Raises:
+            ClusterError: asyncssh is not installed.
+            OptionError: there are no hosts.
+        """
+        try:
+            import asyncssh
+        except ImportError:
+            raise missing_extra(self.name, self.extra) from None
+        self._asyncssh: Any = asyncssh
+        self._places = [place for text in self.options.hosts for place in _places_of(text)]
+        if not self._places:
+            raise OptionError("--on ssh needs hosts: --engine-option hosts=one,user@two:4")
+        self._lines: list[str] = []
+        self._stopping = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True)
+        self._thread.start()
+        self._slaves: list[Future[None]] = []
+        self._open: set[Any] = set()
+
+    def reach(self) -> Reach:
+        """Return this machine's address as seen from the first host."""
+        own = own_address(self._places[0].rpartition("@")[2])
+        return Reach(own, own)
+
+    def start(self, count: int, offer: Offer) -> None:
+        """Start slaves in the first ``count`` places; in all for 0."""
+        if count > len(self._places):
+            raise OptionError(
+                f"--slaves {count}: the hosts have {len(self._places)} places; give more, or "
+                "several slaves to a host: hosts=one:2,two:4"
+            )
+        places = self._places[: count or None]
+        first = self._submit(self._check(places[0]))
+        first.result()
+        for number, place in enumerate(places, 1):
+            self._slaves.append(self._submit(self._keep(place, offer, f"ssh-{number}")))
+
+    def _submit(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _login(self, place: str) -> Any:
+        user, _, host = place.rpartition("@")
+        options = self.options
+        wishes: dict[str, Any] = {"port": options.port, "login_timeout": _LOGIN}
+        if user or options.user:
+            wishes["username"] = user or options.user
+        if options.known_hosts:
+            wishes["known_hosts"] = options.known_hosts
+        if options.identity:
+            wishes["client_keys"] = [options.identity]
+        return self._asyncssh.connect(host, keepalive_interval=15, **wishes)
+
+    async def _check(self, place: str) -> None:
+        """Log in once, so that a wrong key or host is said before anything runs."""
+        try:
+            async with self._login(place):
+                pass
+        except (OSError, self._asyncssh.Error) as error:
+            raise ClusterError(f"--on ssh: {place}: {error}") from None
+
+    async def _keep(self, place: str, offer: Offer, name: str) -> None:
+        """Have a slave in a place, for as long as the run goes on."""
+        words = command("--offer", "-", "--name", name, python=self.options.python)
+        for pause in (*_PAUSES, *[_PAUSES[-1]] * 1000):
+            try:
+                async with self._login(place) as connection:
+                    # SSH knows lines only: each word is quoted, so none is more than a word
+                    process = await connection.create_process(
+                        shlex.join(words), encoding=None, stderr=self._asyncssh.STDOUT
+                    )
+                    self._open.add(process)
+                    process.stdin.write(offer.encode())
+                    said = await process.stdout.read()
+                    await process.wait_closed()
+                    self._open.discard(process)
+                    if process.exit_status == 0 or self._stopping:
+                        return
+                    lines = said.decode(errors="replace").strip().splitlines()
+                    self._lines.append(f"ssh: {place}: {lines[-1] if lines else 'it ended'}")
+            except (OSError, self._asyncssh.Error) as error:
+                self._lines.append(f"ssh: {place}: {error}")
+            if self._stopping:
+                return
+            await asyncio.sleep(pause)
+
+    def tend(self) -> Iterable[str]:
+        """Yield what hosts said."""
+        while self._lines:
+            yield self._lines.pop(0)
+
+    def stop(self, grace: float) -> None:
+        """Wait for the slaves to return; close the connections of the others, which ends them."""
+        self._stopping = True
+        for slave in self._slaves:
+            with contextlib.suppress(TimeoutError):
+                slave.result(grace)
+                continue
+            slave.cancel()
+        for process in list(self._open):
+            self._loop.call_soon_threadsafe(process.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(grace)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+
+def _places_of(text: str) -> list[str]:
+    """Return host for each slave of ``host:count``."""
+    host, colon, count = text.strip().rpartition(":")
+    if not colon:
+        return [text.strip()] if text.strip() else []
+    if not count.isdecimal() or not host or host.startswith("-"):
+        raise OptionError(f"--on ssh: {text!r} is no host; write host, or host:count")
+    return [host] * int(count)
