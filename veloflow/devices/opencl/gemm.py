@@ -223,24 +223,26 @@ def _calls(
     rows, columns, inner = problem.rows, problem.columns, problem.inner
     calls: list[Call] = []
     scratch: dict[str, int] = {}
-    b_name, b_row = "b", columns
+    lanes = engine.numbers(np.dtype(dtype)).lanes
+    panel = 2 * lanes
+    b_name, b_row, b_tile, b_matrix = "b", columns, panel, inner * columns
     if problem.transpose_b:
-        b_name, b_row = "transposed", -(-columns // 16) * 16
-        scratch[b_name] = (problem.stack * inner * b_row + 64) * dtype.itemsize
-        units = problem.stack * columns
-        size, local = engine.spread(units, max(1, _WORK // max(1, 8 * inner)))
-        constants = tuple(np.int64(n) for n in (problem.stack, columns, inner, b_row))
+        b_name, b_row, b_tile = "transposed", panel, inner * panel
+        b_matrix = -(-columns // panel) * b_tile
+        units = problem.stack * -(-columns // panel)
+        scratch[b_name] = (problem.stack * b_matrix + 64) * dtype.itemsize
+        size, local = engine.spread(units, max(1, _WORK // max(1, 8 * panel * inner)))
+        constants = tuple(np.int64(n) for n in (problem.stack, columns, inner))
         operands = (ArrayArgument("b"), ArrayArgument(b_name))
         calls.append(Call("transpose", (*operands, *constants), size, local))
     a_row, a_inner = (1, rows) if problem.transpose_a else (inner, 1)
-    lanes = engine.numbers(np.dtype(dtype)).lanes
     tiles = problem.stack * -(-rows // _tall(engine)) * -(-columns // (2 * lanes))
     work = max(1, 2 * _tall(engine) * lanes * inner)
     size, local = engine.spread(tiles, max(1, _WORK * 4 // work))
     arguments: list[Argument] = [ArrayArgument("a"), ArrayArgument(b_name), ArrayArgument("out")]
     arguments += [ArrayArgument("bias" if problem.has_bias else "out")]
     arguments += [np.int32(problem.has_bias)]
-    sizes = (problem.stack, rows, columns, inner, a_row, a_inner, b_row)
+    sizes = (problem.stack, rows, columns, inner, a_row, a_inner, b_row, b_tile, b_matrix)
     arguments += [np.int64(n) for n in sizes]
     arguments += [dtype.type(problem.alpha), dtype.type(problem.beta)]
     calls.append(Call("gemm", tuple(arguments), size, local))
