@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from veloflow import Workflow
-from veloflow.units import Adam, ArrayLoader, embedding, lstm, softmax, standard_workflow
+from veloflow.units import (
+    Adam,
+    ArrayLoader,
+    FanIn,
+    embedding,
+    lstm,
+    softmax,
+    standard_workflow,
+)
 
 LIBRARIES = ("numpy", "sklearn", "networkx", "python")
 #: words that would give the library away
@@ -123,7 +131,11 @@ def build(
     standard_workflow(
         wf,
         loader=loader,
-        layers=[embedding(vocabulary, size, padding=0), lstm(cells), softmax(len(LIBRARIES))],
+        layers=[
+            embedding(vocabulary, size, padding=0),
+            lstm(cells),
+            softmax(len(LIBRARIES), weights_filling=FanIn()),
+        ],
         max_epochs=epochs,
         learning_rate=rate,
         solver=Adam(),

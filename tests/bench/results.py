@@ -25,6 +25,7 @@ from torch.nn import functional
 
 import veloflow
 from veloflow.units import read_idx
+from veloflow.workflows.docstrings import texts, tokens
 from veloflow.workflows.lines import line_images
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
@@ -67,6 +68,15 @@ def lines():
     return x[300:], y[300:], x[:300], y[:300]
 
 
+@cache
+def documents():
+    """Return the words of training and validation texts, as numbers, and whose they are."""
+    words, labels = texts(1000)
+    held = np.arange(len(words)) % 5 == 0
+    rows, y = torch.tensor(tokens(words, held, 2000, 30)), torch.tensor(labels)
+    return rows[~held], y[~held], rows[held], y[held]
+
+
 def begin(net: nn.Module) -> None:
     """Give weights U(-m, m) with m = 1 / sqrt(inputs), and biases 0, as ``FanIn`` does."""
     for layer in net.modules():
@@ -85,7 +95,12 @@ def sgd(net: nn.Module, rate: float, moment: float, decay: float) -> torch.optim
     return torch.optim.SGD(groups, lr=rate, momentum=moment)
 
 
-def classify(make, data, *, epochs, minibatch, rate, moment, decay):
+def adam(net: nn.Module, rate: float, moment: float, decay: float) -> torch.optim.Optimizer:
+    """Return Adam with its usual numbers."""
+    return torch.optim.Adam(net.parameters(), lr=rate)
+
+
+def classify(make, data, *, epochs, minibatch, rate, moment=0.0, decay=0.0, solver=sgd):
     """Return a function of a seed: train a classifier, return its least error in percent."""
 
     def train(seed: int) -> float:
@@ -93,14 +108,14 @@ def classify(make, data, *, epochs, minibatch, rate, moment, decay):
         x, y, v, w = data()
         net = make()
         begin(net)
-        solver = sgd(net, rate, moment, decay)
+        steps = solver(net, rate, moment, decay)
         best = 100.0
         for _ in range(epochs):
             net.train()
             for batch in torch.randperm(len(x)).split(minibatch):
-                solver.zero_grad()
+                steps.zero_grad()
                 functional.cross_entropy(net(x[batch]), y[batch]).backward()
-                solver.step()
+                steps.step()
             net.eval()
             with torch.no_grad():
                 wrong = sum(
@@ -237,7 +252,74 @@ class ConvolutionalAutoencoder(nn.Module):
         return (counts[:, :, :height, :width] > 0).float()
 
 
+class Rows(nn.Module):
+    """An LSTM over the rows of images; the last state tells the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.last = nn.LSTM(28, 128, batch_first=True), nn.Linear(128, 10)
+
+    def forward(self, x):
+        """Return the logits; pixels go from 0 to 1 here."""
+        return self.last(self.rows((x[:, 0] + 1) / 2)[0][:, -1])
+
+
+class Reader(nn.Module):
+    """The network of workflows/docstrings.py."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = nn.Embedding(2000, 32, padding_idx=0)
+        with torch.no_grad():
+            self.vectors.weight[1:].normal_(std=1 / 3)
+        self.words, self.last = nn.LSTM(32, 64, batch_first=True), nn.Linear(64, 4)
+
+    def forward(self, x):
+        """Return the logits."""
+        return self.last(self.words(self.vectors(x))[0][:, -1])
+
+
+def contrast(seed: int) -> float:
+    """Train a Boltzmann machine by CD-1 as workflows/mnist_rbm.py does; return its least RMSE."""
+    torch.manual_seed(seed)
+    x, v = (one.flatten(1) / 2 + 0.5 for one in (mnist()[0], mnist()[2]))
+    w, b, a = torch.randn(500, 784) * 0.01, torch.zeros(500), torch.zeros(784)
+    speeds = [torch.zeros_like(one) for one in (w, b, a)]
+    best = math.inf
+
+    def chain(v0):
+        h0 = torch.sigmoid(v0 @ w.T + b)
+        vk = torch.sigmoid(torch.bernoulli(h0) @ w + a)
+        return h0, vk, torch.sigmoid(vk @ w.T + b)
+
+    for _ in range(15):
+        for batch in torch.randperm(len(x)).split(100):
+            v0 = x[batch]
+            h0, vk, hk = chain(v0)
+            steps = (h0.T @ v0 - hk.T @ vk - 2e-4 * len(v0) * w, (h0 - hk).sum(0), (v0 - vk).sum(0))
+            for one, speed, step in zip((w, b, a), speeds, steps, strict=True):
+                speed.mul_(0.5).add_(step, alpha=0.1 / len(v0))
+                one.add_(speed)
+        best = min(best, float((chain(v)[1] - v).square().mean(1).sqrt().mean()))
+    return best
+
+
 WORKFLOWS = {
+    "mnist_lstm": Workflow(
+        "15 epochs, minibatch 100, Adam 0.002",
+        classify(Rows, mnist, epochs=15, minibatch=100, rate=0.002, solver=adam),
+        {"data": DATA},
+    ),
+    "mnist_rbm": Workflow(
+        "500 hidden, CD-1, 15 epochs, minibatch 100, SGD 0.1, momentum 0.5, decay 2e-4",
+        contrast,
+        {"data": DATA},
+        "validation_loss",
+    ),
+    "docstrings": Workflow(
+        "8 epochs, minibatch 50, Adam 0.003",
+        classify(Reader, documents, epochs=8, minibatch=50, rate=0.003, solver=adam),
+    ),
     "mnist_conv": Workflow(
         "3 epochs, minibatch 6, SGD 0.005, momentum 0.5, decay 5e-4",
         classify(large, mnist, epochs=3, minibatch=6, rate=0.005, moment=0.5, decay=5e-4),
