@@ -102,14 +102,8 @@ from veloflow.units.joining import (
     parallel,
     residual,
 )
-from veloflow.units.kohonen import (
-    DecisionKohonen,
-    EvaluatorKohonen,
-    Kohonen,
-    KohonenTrainer,
-    KohonenUnits,
-    kohonen_workflow,
-)
+from veloflow.units.kohonen import Kohonen, KohonenTrainer, KohonenUnits, kohonen_workflow
+from veloflow.units.kohonen_decision import DecisionKohonen, EvaluatorKohonen
 from veloflow.units.layer import Branches, Layer
 from veloflow.units.layer_norm import GDLayerNorm, LayerNorm, layer_norm
 from veloflow.units.learning_rate import (
@@ -147,19 +141,8 @@ from veloflow.units.pooling import (
     max_pool,
 )
 from veloflow.units.rbm import RBM, GDContrastive, rbm
-from veloflow.units.recurrent import (
-    GDGRU,
-    GDLSTM,
-    GDRNN,
-    GRU,
-    LSTM,
-    RNN,
-    GDRecurrent,
-    Recurrent,
-    gru,
-    lstm,
-    rnn,
-)
+from veloflow.units.recurrence import GDRecurrent, Recurrent
+from veloflow.units.recurrent import GDGRU, GDLSTM, GDRNN, GRU, LSTM, RNN, gru, lstm, rnn
 from veloflow.units.rollback import (
     OnPlateau,
     Rollback,
