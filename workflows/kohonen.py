@@ -25,7 +25,7 @@ def build(
     rate: float = 0.05,
     rate_decay: float = 0.01,
     radius: float = 1.0,
-    radius_decay: float = 0.1,
+    radius_decay: float = 0.3,
 ) -> None:
     """Make a map of side x side neurons.
 

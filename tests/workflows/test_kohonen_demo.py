@@ -11,11 +11,11 @@ from veloflow.workflows.kohonen import points
 pytestmark = pytest.mark.slow
 
 
-def minisom_error(data, epochs, *, sequential):
+def minisom_error(data, epochs, *, sequential, seed=0):
     """Return the quantization error of MiniSom's map of the same shape after as many epochs."""
     minisom = pytest.importorskip("minisom")
     som = minisom.MiniSom(8, 8, 2, sigma=1.0, learning_rate=0.5, topology="hexagonal",
-                          random_seed=0)  # fmt: skip
+                          random_seed=seed)  # fmt: skip
     som.pca_weights_init(data)
     if sequential:
         som.train(data, epochs * len(data), random_order=True)
@@ -38,10 +38,14 @@ def test_a_short_training_is_as_good_as_minisom_s() -> None:
 @pytest.mark.stress
 @pytest.mark.parametrize("sequential", [True, False])
 def test_a_long_training_is_as_good_as_minisom_s(sequential: bool) -> None:
+    """On the mean of four seeds, for each ends in another optimum."""
     data, _ = points()
-    result = veloflow.run("kohonen", device="numpy")
-    ours = result.best["train_quantization_error"]
-    assert ours <= 1.01 * minisom_error(data, 160, sequential=sequential)
+    ours = [
+        veloflow.run("kohonen", device="numpy", seed=seed).best["train_quantization_error"]
+        for seed in range(4)
+    ]
+    theirs = [minisom_error(data, 160, sequential=sequential, seed=seed) for seed in range(4)]
+    assert np.mean(ours) <= np.mean(theirs)
 
 
 def test_the_rule_of_veles_learns_too() -> None:
