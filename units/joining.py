@@ -11,7 +11,6 @@ Szegedy et al., "Going deeper with convolutions" (2015): concatenated branches.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from functools import reduce
 from operator import add, mul
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, final
@@ -173,7 +172,6 @@ class GDJoin(Backward):
     def _error_for(self, branch: Array) -> Array:
         return self.declare(*branch.shape)
 
-    @abstractmethod
     def run(self) -> None:
         """Compute the errors of the branches."""
         for launch in self._launches:
@@ -210,10 +208,6 @@ class GDProduct(GDJoin):
                 self.device.elementwise({"target": formula}, {**given, "target": target})
             )
 
-    def run(self) -> None:
-        """Compute the errors of the branches."""
-        super().run()
-
 
 @final
 class GDConcat(GDJoin):
@@ -231,10 +225,6 @@ class GDConcat(GDJoin):
                     self.device, self.err_output, target, target.shape[-1], first=starts[number]
                 )
             )
-
-    def run(self) -> None:
-        """Copy the errors of the branches."""
-        super().run()
 
 
 @final

@@ -19,15 +19,14 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a few of the images."""
-    folder = tmp_path_factory.mktemp("mnist")
-    for name, count in (("train10k", 1000), ("t10k", 300)):
+@pytest.fixture
+def few(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a folder with a few of the images: so many, or 1,000, and 300 to validate with."""
+    for name, count in (("train10k", getattr(request, "param", 1000)), ("t10k", 300)):
         for kind in ("images-idx3", "labels-idx1"):
             values = read_idx(_DATA / f"{name}-{kind}-ubyte.gz")[:count]
-            write_idx(folder / f"{name}-{kind}-ubyte.gz", values)
-    return folder
+            write_idx(tmp_path / f"{name}-{kind}-ubyte.gz", values)
+    return tmp_path
 
 
 @needs_mnist
@@ -45,9 +44,10 @@ def test_it_learns_in_two_epochs(few: Path, name: str, figure: str, most: float)
 
 
 @needs_mnist
-def test_the_large_network_learns_in_an_epoch(few: Path) -> None:
-    result = veloflow.run("mnist_conv", data=few, epochs=1, device="numpy")
-    assert result.best["validation_error_percent"] <= 25.0
+@pytest.mark.parametrize("few", [200], indirect=True)
+def test_the_large_network_learns_from_few_images(few: Path) -> None:
+    result = veloflow.run("mnist_conv", data=few, epochs=2, device="numpy")
+    assert result.best["validation_error_percent"] <= 60.0
 
 
 def test_lines_are_learned() -> None:
@@ -59,7 +59,7 @@ def test_line_images_are_the_same_everywhere() -> None:
     images, angles = line_images(8, 16, noise=0.0)
     assert images.shape == (8, 16, 16, 1)
     np.testing.assert_array_equal(angles, [0, 1, 2, 3] * 2)
-    assert images.sum() == pytest.approx(226.86, abs=0.5)
+    assert images.sum() == pytest.approx(183.34, abs=0.01)
     # a line at 0 degrees is long in x, one at 90 in y
     for number, axis in ((0, 1), (2, 0)):
         spread = [(images[number, ..., 0].max(axis=a) > 0.5).sum() for a in (0, 1)]
