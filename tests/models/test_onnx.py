@@ -18,11 +18,16 @@ from veloflow.units import (
     Layer,
     activation,
     avg_pool,
+    batch_norm,
     channels,
     conv,
+    cut,
     digits,
     dropout,
+    layer_norm,
     linear,
+    lrn,
+    max_abs_pool,
     max_pool,
     mul,
     parallel,
@@ -32,7 +37,12 @@ from veloflow.units import (
     softmax,
     softplus,
     standard_workflow,
+    stochastic_abs_pool,
+    stochastic_pool,
     tanh,
+    tied,
+    tied_conv,
+    zero_filter,
 )
 from veloflow.units.activation import ACTIVATIONS
 from veloflow.units.gradient import Backward
@@ -42,7 +52,9 @@ onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
 #: public forward units that ONNX cannot express, and why
-NOT_IN_ONNX: dict[str, str] = {}
+NOT_IN_ONNX: dict[str, str] = {
+    "Depooling": "the winners of a pooling layer are no tensor of the graph",
+}
 
 
 def network(wf, *, layers, normalization="none", shape=(64,), loss="softmax", target=None, **more):
@@ -114,6 +126,33 @@ def test_branches(tmp_path):
         parallel([tanh(3)], [channels(1, 4)], []), softmax(10),
     ]  # fmt: skip
     exported(named(network, layers=layers), tmp_path)
+
+
+def test_normalization_and_pooling_that_picks(tmp_path):
+    layers = [
+        mul(0.1), conv(4, 3, "linear"), batch_norm(), activation("tanh"), lrn(n=3, alpha=0.1),
+        stochastic_pool(2, 1), max_abs_pool((2, 3), 1), layer_norm(2), cut((0, 1)),
+        stochastic_abs_pool(2), tanh(8), zero_filter(2), batch_norm(affine=False), softmax(10),
+    ]  # fmt: skip
+    exported(named(network, layers=layers, shape=(8, 8)), tmp_path, runs=True)
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1), (3, 0), (3, (2, 0, 1, 1))])
+def test_tied_decoders(tmp_path, stride, padding):
+    layers = [
+        mul(0.1), conv(3, 2, "tanh", name="a", stride=stride, padding=padding),
+        tied_conv("a", "gelu"), tanh(9, name="b"), tied("b", "tanh"), softmax(10),
+    ]  # fmt: skip
+    exported(named(network, layers=layers, shape=(8, 4, 2)), tmp_path)
+
+
+def test_what_picks_by_chance_in_use_is_refused(tmp_path):
+    layers = [stochastic_pool(2, picks_always=True), softmax(10)]
+    with (
+        model_of(named(network, layers=layers, shape=(8, 8))) as model,
+        pytest.raises(GraphError, match="picks by chance in use"),
+    ):
+        export_onnx(model, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

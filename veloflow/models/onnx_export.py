@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import veloflow
+import veloflow.models.onnx_layers
 from veloflow.errors import RunError
 from veloflow.models.onnx_graph import OPSET, OnnxGraph
 from veloflow.models.onnx_nodes import add_normalizer, add_unit

@@ -195,7 +195,7 @@ def _split(unit: Split, graph: OnnxGraph) -> Mapping[str, str]:
 # -- images ----------------------------------------------------------------------------------------
 
 
-def _images(unit: Conv | Deconv | Pooling, graph: OnnxGraph) -> str:
+def images_of(unit: Conv | Deconv | Pooling, graph: OnnxGraph) -> str:
     """Return the input as (batch, channels, height, width)."""
     x = graph.input(unit)
     if len(unit.input.shape) == 3:  # one channel, which is not written
@@ -208,7 +208,10 @@ def _convolution(unit: Conv, graph: OnnxGraph) -> str:
     assert unit.weights is not None
     channels = unit.window.image[2] // unit.groups
     weights = np.array(unit.weights.value.read()).reshape(unit.kernels, *unit.size, channels)
-    operands = [_images(unit, graph), graph.parameter(unit.weights, weights.transpose(0, 3, 1, 2))]
+    operands = [
+        images_of(unit, graph),
+        graph.parameter(unit.weights, weights.transpose(0, 3, 1, 2)),
+    ]
     if unit.bias is not None:
         operands.append(graph.parameter(unit.bias))
     left, top, right, bottom = unit.padding
@@ -227,7 +230,8 @@ def _deconvolution(unit: Deconv, graph: OnnxGraph) -> str:
     assert unit.weights is not None
     channels, own = unit.weights.shape[0], unit.kernels // unit.groups
     weights = np.array(unit.weights.value.read()).reshape(channels, *unit.size, own)
-    operands = [_images(unit, graph), graph.parameter(unit.weights, weights.transpose(0, 3, 1, 2))]
+    turned = weights.transpose(0, 3, 1, 2)
+    operands = [images_of(unit, graph), graph.parameter(unit.weights, turned)]
     if unit.bias is not None:
         operands.append(graph.parameter(unit.bias))
     left, top, right, bottom = unit.padding
@@ -242,17 +246,17 @@ def _deconvolution(unit: Deconv, graph: OnnxGraph) -> str:
 
 @onnx_node(MaxPooling)
 def _max_pooling(unit: MaxPooling, graph: OnnxGraph) -> str:
-    y = graph.op("MaxPool", _images(unit, graph), **_pooled(unit))
+    y = graph.op("MaxPool", images_of(unit, graph), **pooled(unit))
     return graph.channels_last(y)
 
 
 @onnx_node(AvgPooling)
 def _avg_pooling(unit: AvgPooling, graph: OnnxGraph) -> str:
-    y = graph.op("AveragePool", _images(unit, graph), count_include_pad=0, **_pooled(unit))
+    y = graph.op("AveragePool", images_of(unit, graph), count_include_pad=0, **pooled(unit))
     return graph.channels_last(y)
 
 
-def _pooled(unit: Pooling) -> dict[str, Any]:
+def pooled(unit: Pooling) -> dict[str, Any]:
     """Return how windows move; those that are partial at the end reach into padding."""
     window = unit.window
     beyond = [
