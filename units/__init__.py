@@ -33,7 +33,9 @@ from veloflow.units.all2all import (
     softplus,
     tanh,
 )
+from veloflow.units.array_files import ArrayFileLoader
 from veloflow.units.attention import GDSelfAttention, SelfAttention, attention
+from veloflow.units.augmentation import Augmentation
 from veloflow.units.batch_norm import BatchNorm, GDBatchNorm, batch_norm
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.convolution import (
@@ -59,6 +61,7 @@ from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.deconvolution import Deconv, GDDeconv, deconv
 from veloflow.units.depooling import Depooling, GDDepooling, depool
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.download import download, unpack
 from veloflow.units.dropout import Dropout, GDDropout, dropout
 from veloflow.units.embedding import (
     Embedding,
@@ -73,6 +76,7 @@ from veloflow.units.embedding import (
 )
 from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
 from veloflow.units.farm_map import FarmMap
+from veloflow.units.files import FileLoader
 from veloflow.units.filling import (
     Constant,
     FanIn,
@@ -88,7 +92,8 @@ from veloflow.units.forward import Forward
 from veloflow.units.fullbatch import ArrayLoader, FullBatchLoader, Samples
 from veloflow.units.gradient import Backward, GradientUnit
 from veloflow.units.idx import IDXLoader, read_idx
-from veloflow.units.images import ImageFolderLoader
+from veloflow.units.image_saver import ImageSaver
+from veloflow.units.images import ImageFolderLoader, ImageListLoader, ImageLoader
 from veloflow.units.joining import (
     Concat,
     ErrorSum,
@@ -147,6 +152,7 @@ from veloflow.units.rollback import (
     OnPlateau,
     Rollback,
 )
+from veloflow.units.sequences import DatasetLoader
 from veloflow.units.solvers import (
     AdaDelta,
     AdaGrad,
@@ -159,10 +165,18 @@ from veloflow.units.solvers import (
     Rprop,
     Solver,
 )
+from veloflow.units.sound import SoundLoader
 from veloflow.units.splitting import GDSlice, GDSplit, Slice, Split, channels
 from veloflow.units.standard import StandardUnits, standard_workflow
+from veloflow.units.statistics import (
+    Accumulator,
+    Histogram,
+    ParameterStatistics,
+    similar_kernels,
+)
 from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
+from veloflow.units.text import TextLoader, Vocabulary
 from veloflow.units.tied import GDTied, GDTiedConv, Tied, TiedConv, tied, tied_conv
 from veloflow.units.zero_filter import GDZeroFilter, ZeroFilter, zero_filter
 
@@ -174,6 +188,7 @@ __all__ = [
     "LSTM",
     "RBM",
     "RNN",
+    "Accumulator",
     "Activate",
     "Activation",
     "AdaDelta",
@@ -188,7 +203,9 @@ __all__ = [
     "All2AllSoftplus",
     "All2AllTanh",
     "ArbitraryStep",
+    "ArrayFileLoader",
     "ArrayLoader",
+    "Augmentation",
     "AvgPooling",
     "Backward",
     "BatchNorm",
@@ -205,6 +222,7 @@ __all__ = [
     "Convolution",
     "Cosine",
     "Cutter",
+    "DatasetLoader",
     "Decision",
     "DecisionGD",
     "DecisionKohonen",
@@ -224,6 +242,7 @@ __all__ = [
     "Exp",
     "FanIn",
     "FarmMap",
+    "FileLoader",
     "Filling",
     "Fixed",
     "Forward",
@@ -276,9 +295,13 @@ __all__ = [
     "GradientDescent",
     "GradientUnit",
     "He",
+    "Histogram",
     "Hyperparameters",
     "IDXLoader",
     "ImageFolderLoader",
+    "ImageListLoader",
+    "ImageLoader",
+    "ImageSaver",
     "Inv",
     "Join",
     "Kohonen",
@@ -298,6 +321,7 @@ __all__ = [
     "Normalizer",
     "OnPlateau",
     "Orthogonal",
+    "ParameterStatistics",
     "Picking",
     "Policy",
     "Pooling",
@@ -312,6 +336,7 @@ __all__ = [
     "SelfAttention",
     "Slice",
     "Solver",
+    "SoundLoader",
     "Split",
     "StandardUnits",
     "StepExp",
@@ -320,9 +345,11 @@ __all__ = [
     "StreamLoader",
     "Sum",
     "TableLoader",
+    "TextLoader",
     "Tied",
     "TiedConv",
     "Uniform",
+    "Vocabulary",
     "WarmUp",
     "WineLoader",
     "ZeroFilter",
@@ -337,6 +364,7 @@ __all__ = [
     "dense",
     "depool",
     "digits",
+    "download",
     "dropout",
     "embedding",
     "gru",
@@ -359,6 +387,7 @@ __all__ = [
     "residual",
     "rnn",
     "sigmoid",
+    "similar_kernels",
     "softmax",
     "softplus",
     "standard_workflow",
@@ -367,6 +396,7 @@ __all__ = [
     "tanh",
     "tied",
     "tied_conv",
+    "unpack",
     "zero_filter",
 ]
 

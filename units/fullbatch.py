@@ -6,14 +6,23 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 
+from veloflow.core import Events, Message
 from veloflow.devices.random import generator
 from veloflow.errors import DataError, InputError
-from veloflow.units.labels import Label, class_numbers, count_labels, stratified_split
-from veloflow.units.loader import CLASS_NAMES, TRAIN, Loader
+from veloflow.units.drift import Drift, feature_drift, label_drift
+from veloflow.units.labels import (
+    Label,
+    balanced_order,
+    checked_ratio,
+    class_numbers,
+    count_labels,
+    hold_out,
+)
+from veloflow.units.loader import CLASS_NAMES, TEST, TRAIN, VALIDATION, Loader
 from veloflow.units.normalization import Normalizer, normalizer_of
 
 if TYPE_CHECKING:
@@ -57,6 +66,11 @@ class FullBatchLoader(Loader):
             where there are none) and is kept in checkpoints.
         validation_ratio: the share of the training samples to hold out for validation, the same
             share of every class; chosen by the run's seed.
+        balanced: serve training samples of every class equally often: those of small classes
+            come several times in a pass, and of large ones not all.
+        drift: warn when validation or test samples are distributed otherwise than those for
+            training: "labels" compares how frequent labels are, "all" each feature too (see
+            :mod:`veloflow.units.drift`); "none" compares nothing.
 
     Attributes:
         minibatch_targets: (minibatch_size, *target shape), when there are targets.
@@ -71,17 +85,21 @@ class FullBatchLoader(Loader):
         shuffle_limit: int | None = None,
         normalization: str | Normalizer = "none",
         validation_ratio: float = 0.0,
+        balanced: bool = False,
+        drift: Literal["none", "labels", "all"] = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
             workflow, minibatch_size=minibatch_size, shuffle_limit=shuffle_limit, name=name
         )
-        if not 0 <= validation_ratio < 1:
+        if drift not in ("none", "labels", "all"):
             raise InputError(
-                f"unit {self.path!r}: validation_ratio is {validation_ratio}; give one in [0, 1)"
+                f"unit {self.path!r}: drift is {drift!r}; give 'none', 'labels' or 'all'"
             )
+        self.balanced = balanced
+        self.drift = drift
         self.normalizer = normalizer_of(normalization)
-        self.validation_ratio = validation_ratio
+        self.validation_ratio = checked_ratio(validation_ratio, self.path)
         self.label_counts: dict[str, dict[Label, int]] = {}
         self.minibatch_targets: Array
 
@@ -116,22 +134,48 @@ class FullBatchLoader(Loader):
                 for name, part in zip(CLASS_NAMES, parts, strict=True)
                 if len(part)
             }
+        self._look_for_drift()
+
+    def _look_for_drift(self) -> None:
+        """Warn of validation and test samples that are distributed otherwise than the others."""
+        train = self._raw[sum(self.class_lengths[:TRAIN]) :]
+        ends = np.cumsum(self.class_lengths)
+        for kind in (VALIDATION, TEST):
+            part = self._raw[ends[kind] - self.class_lengths[kind] : ends[kind]]
+            if self.drift == "none" or not len(train) or not len(part):
+                continue
+            name = CLASS_NAMES[kind]
+            if self.label_counts:
+                counts = self.label_counts
+                self._tell("chi-squared", name, label_drift(counts["train"], counts[name]))
+            if self.drift == "all":
+                self._tell("Kolmogorov-Smirnov", name, feature_drift(train, part))
+
+    def _tell(self, test: str, name: str, found: Drift) -> None:
+        if found.is_warning:
+            self.service(Events).publish(
+                Message(
+                    f"unit {self.path!r}: train and {name} samples differ: {found.what} ({test} "
+                    f"{found.statistic:.3g}, p = {found.p:.1g}, {found.tests} tests)"
+                )
+            )
+
+    def shuffled(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """Return the order of the training samples in a pass, balanced if that was asked for."""
+        if not self.balanced or self._labels is None:
+            return super().shuffled(order, number)
+        first = sum(self.class_lengths[:TRAIN])
+        random = generator(self.settings.seed, self.path, "order", number)
+        return balanced_order(self._labels[first:], random).astype(np.int64) + first
 
     def _split(
         self, samples: Samples, labels: NDArray[np.int32] | None
     ) -> tuple[NDArray[np.intp], tuple[int, int, int]]:
         """Return the order of the samples and the lengths of the classes."""
-        test, validation, train = samples.lengths
-        order = np.arange(len(samples.data))
-        if not self.validation_ratio:
-            return order, samples.lengths
-        first = test + validation
-        classes = np.zeros(train, np.int32) if labels is None else labels[first:]
+        count = sum(samples.lengths)
+        numbers = np.zeros(count, np.int32) if labels is None else labels
         random = generator(self.settings.seed, self.path, "validation")
-        held = stratified_split(classes, self.validation_ratio, random) + first
-        rest = np.setdiff1d(order[first:], held)
-        lengths = (test, validation + len(held), len(rest))
-        return np.concatenate([order[:first], held, rest]), lengths
+        return hold_out(numbers, samples.lengths, self.validation_ratio, random)
 
     def _learn_normalization(self) -> None:
         self.normalizer.reset()
@@ -163,7 +207,7 @@ class FullBatchLoader(Loader):
             self._bind(targets, self.minibatch_targets)
 
     def _place_data(self) -> None:
-        self._data = self.device.zeros(self._raw.shape, self.settings.dtype)
+        self._data = self.device.zeros(self._raw.shape, self.sample_dtype or self.settings.dtype)
         self._write_normalized(self._data)
         self._bind(self._data, self.minibatch_data)
 
@@ -176,7 +220,7 @@ class FullBatchLoader(Loader):
         for start in range(0, len(self._raw), _TOGETHER):
             part = self._raw[start : start + _TOGETHER]
             place = self.device.view(data, start * math.prod(data.shape[1:]), part.shape)
-            place.write(self.normalizer.normalize(part))
+            place.write(self.normalized(part))
 
     def _bind(self, source: Array, target: Array, fill: float = 0.0) -> None:
         self._launches.append(self.device.gather(source, self._indices, target, fill=fill))
@@ -249,6 +293,8 @@ class ArrayLoader(FullBatchLoader):
         shuffle_limit: int | None = None,
         normalization: str | Normalizer = "none",
         validation_ratio: float = 0.0,
+        balanced: bool = False,
+        drift: Literal["none", "labels", "all"] = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -257,6 +303,8 @@ class ArrayLoader(FullBatchLoader):
             shuffle_limit=shuffle_limit,
             normalization=normalization,
             validation_ratio=validation_ratio,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         if targets is not None and (validation or test):

@@ -6,7 +6,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast, final
 
 import numpy as np
 
@@ -104,6 +104,8 @@ class IDXLoader(FullBatchLoader):
         shuffle_limit: int | None = None,
         normalization: str | Normalizer = "linear",
         validation_ratio: float = 0.0,
+        balanced: bool = False,
+        drift: Literal["none", "labels", "all"] = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -112,6 +114,8 @@ class IDXLoader(FullBatchLoader):
             shuffle_limit=shuffle_limit,
             normalization=normalization,
             validation_ratio=validation_ratio,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         self.folder = Path(folder).expanduser()

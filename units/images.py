@@ -1,133 +1,183 @@
-"""Images in folders: a loader of one folder a class, read through Pillow."""
+"""Images in files: loaders of folders and of lists, read through Pillow, changed on the fly."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 
-from veloflow.devices.random import generator
 from veloflow.errors import DataError, InputError
-from veloflow.units.labels import class_numbers, stratified_split
-from veloflow.units.stream import StreamLoader
+from veloflow.units.augmentation import Augmentation, fitted
+from veloflow.units.files import FileLoader, Files, Listed, folder_parts, listed_files
+from veloflow.units.normalization import RangeLinear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.augmentation import Fit
+    from veloflow.units.normalization import Normalizer
+    from veloflow.units.reading import RawData
 
-__all__ = ["ImageFolderLoader"]
+__all__ = ["ImageFolderLoader", "ImageListLoader", "ImageLoader"]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-_PARTS = ("test", "validation", "train")
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+
+Color = Literal["RGB", "L", "HSV", "YCbCr", "CMYK", "RGBA"]
 
 
-@final
-class ImageFolderLoader(StreamLoader):
-    """A loader of ``root/CLASS/image.png``, or ``root/train/CLASS/image.png`` and its like.
+class ImageLoader(FileLoader):
+    """A loader of images. An outline: subclasses list them.
 
-    With the subfolders "train", "validation" and "test" (any of them) these are the three classes
-    of samples; without, all are for training, but for ``validation_ratio`` of them. Pixels are
-    scaled to [-1, 1].
+    Pixels are scaled from 0..255 to [-1, 1], unless ``normalization`` says otherwise.
 
     Args:
-        root: the folder.
         size: (height, width) that every image is scaled to.
-        color: "RGB" for samples of shape (height, width, 3), "L" for grey ones (height, width).
-        skip_damaged: leave images out that cannot be read; ``skipped`` names them. It reads every
-            image once at the start.
-        validation_ratio: the share to hold out, the same share of every class.
-        minibatch_size, shuffle_limit: see :class:`Loader`.
+        color: "RGB", "HSV", "YCbCr", "CMYK", "RGBA" for samples of shape (height, width,
+            channels), "L" for grey ones (height, width).
+        fit: how images come to their size: "stretch", "pad" or "crop" (see
+            :func:`~veloflow.units.augmentation.fitted`).
+        background: the value, 0 to 255, around padded images.
+        augment: how training images are changed at random; None for not at all.
+        inflation: how many differently changed copies of each training image a pass has.
+        **options: see :class:`FileLoader`.
     """
 
     def __init__(
         self,
         workflow: Workflow,
-        root: str | Path,
         *,
         size: tuple[int, int],
-        color: Literal["RGB", "L"] = "RGB",
-        skip_damaged: bool = False,
+        color: Color = "RGB",
+        fit: Fit = "stretch",
+        background: int = 0,
+        augment: Augmentation | None = None,
+        inflation: int = 1,
+        skip_bad: bool = False,
         validation_ratio: float = 0.0,
         minibatch_size: int = 100,
         shuffle_limit: int | None = None,
+        normalization: str | Normalizer | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
-            workflow, minibatch_size=minibatch_size, shuffle_limit=shuffle_limit, name=name
+            workflow,
+            skip_bad=skip_bad,
+            validation_ratio=validation_ratio,
+            minibatch_size=minibatch_size,
+            shuffle_limit=shuffle_limit,
+            normalization=_from_bytes() if normalization is None else normalization,
+            name=name,
         )
-        if not 0 <= validation_ratio < 1:
+        if inflation < 1 or (inflation > 1 and augment is None):
             raise InputError(
-                f"unit {self.path!r}: validation_ratio is {validation_ratio}; give one in [0, 1)"
+                f"unit {self.path!r}: inflation is {inflation}; give 1, or more with augment=…, "
+                "for copies that are the same teach nothing"
             )
-        self.root = Path(root).expanduser()
         self.size = size
         self.color = color
-        self.skip_damaged = skip_damaged
-        self.validation_ratio = validation_ratio
-        self.skipped: list[Path] = []
+        self.fit: Fit = fit
+        self.background = background
+        self.augment = augment
+        self.inflation = inflation
 
     def load(self) -> None:
-        """List the images; read all of them only when damaged ones are to be skipped."""
-        if not self.root.is_dir():
-            raise DataError(f"no image folder {self.root}; give a folder with one folder a class")
-        parts = [self._list(self.root / part) for part in _PARTS]
-        if not any(parts):
-            parts = [[], [], self._list(self.root)]
-        if not any(parts):
-            raise DataError(f"no images in {self.root}; they belong into {self.root}/CLASS/")
-        if self.skip_damaged:
-            parts = [[one for one in part if self._is_whole(one)] for part in parts]
-        names = [path.parent.name for part in parts for path in part]
-        numbers, self.labels_mapping = class_numbers(names)
-        self._files = [path for part in parts for path in part]
-        self._numbers = numbers
-        self.class_lengths = (len(parts[0]), len(parts[1]), len(parts[2]))
-        self._hold_out()
+        """List the images; each training image stands for as many samples as inflation says."""
+        super().load()
         height, width = self.size
-        self.sample_shape = (height, width, 3) if self.color == "RGB" else (height, width)
+        channels = {"L": 0, "CMYK": 4, "RGBA": 4}.get(self.color, 3)
+        self.sample_shape = (height, width, channels) if channels else (height, width)
+        if self.inflation > 1:
+            test, validation, train = self.class_lengths
+            held = test + validation
+            order = np.concatenate(
+                [np.arange(held), held + np.repeat(np.arange(train), self.inflation)]
+            )
+            self._files = [self._files[place] for place in order]
+            self._numbers = self._numbers[order]
+            self.class_lengths = (test, validation, train * self.inflation)
 
-    def _list(self, folder: Path) -> list[Path]:
-        return sorted(one for one in folder.glob("*/*") if one.suffix.lower() in _SUFFIXES)
-
-    def _is_whole(self, path: Path) -> bool:
-        try:
-            self._read(path)
-        except DataError:
-            self.skipped.append(path)
-            return False
-        return True
-
-    def _hold_out(self) -> None:
-        if not self.validation_ratio:
-            return
-        test, validation, train = self.class_lengths
-        first = test + validation
-        random = generator(self.settings.seed, self.path, "validation")
-        held = stratified_split(self._numbers[first:], self.validation_ratio, random) + first
-        rest = np.setdiff1d(np.arange(first, first + train), held)
-        order = np.concatenate([np.arange(first), held, rest])
-        self._files = [self._files[place] for place in order]
-        self._numbers = self._numbers[order]
-        self.class_lengths = (test, validation + len(held), len(rest))
-
-    def read_samples(
-        self, indices: NDArray[np.int64]
-    ) -> tuple[NDArray[np.generic], NDArray[np.int32]]:
-        """Read images and their classes."""
-        images = np.stack([self._read(self._files[place]) for place in indices])
-        return images, self._numbers[indices]
-
-    def _read(self, path: Path) -> NDArray[np.float32]:
+    def read_file(self, path: Path, random: np.random.Generator | None) -> NDArray[Any]:
+        """Read an image as uint8."""
         from PIL import Image
 
         try:
             with Image.open(path) as image:
-                height, width = self.size
-                scaled = image.convert(self.color).resize((width, height))
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+                scaled = fitted(image.convert(self.color), self.size, self.fit, self.background)
+                if self.augment is not None and random is not None:
+                    scaled = self.augment.apply(scaled, random)
+                return np.asarray(scaled)
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             raise DataError(
-                f"the image {path} is damaged ({error}); take it away, or give skip_damaged=True"
+                f"the image {path} is damaged ({error}); take it away, or give skip_bad=True"
             ) from error
-        return np.asarray(scaled, np.float32) / np.float32(127.5) - np.float32(1)
+
+    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+        """Read an image, or all images in a folder and below; or arrays from another file."""
+        if not source.is_dir() and source.suffix.lower() not in _SUFFIXES:
+            return super().read_raw(source, key=key)
+        return Files.below(source, _SUFFIXES, self)
+
+
+def _from_bytes() -> RangeLinear:
+    """Return what maps 0..255 to [-1, 1], whatever is in the images."""
+    return RangeLinear(known=(0.0, 255.0))
+
+
+@final
+class ImageFolderLoader(ImageLoader):
+    """A loader of ``root/CLASS/image.png``, or ``root/train/CLASS/image.png`` and its like.
+
+    With the subfolders "train", "validation" and "test" (any of them) these are the three classes
+    of samples; without, all are for training, but for ``validation_ratio`` of them.
+
+    Args:
+        root: the folder.
+        **options: see :class:`ImageLoader`.
+    """
+
+    def __init__(self, workflow: Workflow, root: str | Path, **options: Any) -> None:
+        super().__init__(workflow, **options)
+        self.root = Path(root).expanduser()
+
+    def list_files(self) -> list[list[Listed]]:
+        """List the images in the folders."""
+        return folder_parts(self.root, _SUFFIXES, "image")
+
+
+@final
+class ImageListLoader(ImageLoader):
+    """A loader of images in a list, with labels beside their paths or in them.
+
+    Args:
+        train: the list of training images, see :func:`listed_files`.
+        validation, test: the same for the other classes of samples.
+        label: a regular expression whose first group is the label in a path that has none; by
+            default the name of the folder.
+        **options: see :class:`ImageLoader`.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        train: str | Path | Sequence[Any],
+        *,
+        validation: str | Path | Sequence[Any] | None = None,
+        test: str | Path | Sequence[Any] | None = None,
+        label: str | None = r"([^/]+)/[^/]+$",
+        **options: Any,
+    ) -> None:
+        super().__init__(workflow, **options)
+        self.lists = (test, validation, train)
+        self.label = label
+
+    def list_files(self) -> list[list[Listed]]:
+        """Read the lists."""
+        return [
+            []
+            if one is None
+            else listed_files(Path(one) if isinstance(one, str) else one, self.label)
+            for one in self.lists
+        ]

@@ -7,12 +7,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from veloflow.errors import DataError
+from veloflow.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["UNLABELLED", "Label", "class_numbers", "count_labels", "stratified_split"]
+__all__ = [
+    "UNLABELLED",
+    "Label",
+    "balanced_order",
+    "checked_ratio",
+    "class_numbers",
+    "count_labels",
+    "hold_out",
+    "stratified_split",
+]
 
 Label: TypeAlias = str | int
 
@@ -116,6 +125,69 @@ def stratified_split(
         for number, quota in zip(classes, quotas, strict=True)
     ]
     return np.sort(np.concatenate([np.empty(0, np.intp), *chosen]))
+
+
+def hold_out(
+    numbers: NDArray[np.integer],
+    lengths: tuple[int, int, int],
+    ratio: float,
+    random: np.random.Generator,
+) -> tuple[NDArray[np.intp], tuple[int, int, int]]:
+    """Make a share of the training samples validation samples, the same share of every class.
+
+    Args:
+        numbers: (n,) class numbers of test, validation and training samples, in this order.
+        lengths: how many there are of each.
+        ratio: the share, in [0, 1).
+        random: where chance comes from.
+
+    Returns:
+        The new order of the samples, and the new lengths.
+    """
+    order = np.arange(len(numbers))
+    if not ratio:
+        return order, lengths
+    test, validation = lengths[:2]
+    first = test + validation
+    held = stratified_split(numbers[first:], ratio, random) + first
+    rest = np.setdiff1d(order[first:], held)
+    new = (test, validation + len(held), len(rest))
+    return np.concatenate([order[:first], held, rest]), new
+
+
+def balanced_order(numbers: NDArray[np.integer], random: np.random.Generator) -> NDArray[np.intp]:
+    """Return places of samples so that every class comes equally often, in random order.
+
+    Args:
+        numbers: (n,) class numbers; the unlabelled, -1, are left out.
+        random: where chance comes from.
+
+    Returns:
+        n places: of a large class each comes at most once, those of a small one come repeatedly,
+        each before any comes again.
+    """
+    classes = [np.flatnonzero(numbers == number) for number in np.unique(numbers) if number >= 0]
+    if not classes:
+        return random.permutation(len(numbers))
+    quotas = [len(numbers) // len(classes)] * len(classes)
+    for extra in range(len(numbers) % len(classes)):
+        quotas[extra] += 1
+    chosen = []
+    for members, quota in zip(classes, quotas, strict=True):
+        rounds = [random.permutation(members) for _ in range(-(-quota // len(members)))]
+        chosen.append(np.concatenate(rounds)[:quota] if rounds else members[:0])
+    return random.permutation(np.concatenate(chosen))
+
+
+def checked_ratio(ratio: float, path: str) -> float:
+    """Return a share to hold out, which must be in [0, 1).
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 0 <= ratio < 1:
+        raise InputError(f"unit {path!r}: validation_ratio is {ratio}; give one in [0, 1)")
+    return ratio
 
 
 def _quotas(counts: NDArray[np.integer], ratio: float) -> NDArray[np.intp]:

@@ -138,7 +138,7 @@ class NoNormalization(Normalizer):
 class _Interval(Normalizer):
     """What maps a range to an interval. An outline."""
 
-    options = ("interval",)
+    options: ClassVar[tuple[str, ...]] = ("interval",)
 
     def __init__(self, interval: tuple[float, float] = (-1.0, 1.0)) -> None:
         low, high = (float(end) for end in interval)
@@ -239,19 +239,38 @@ class RangeLinear(_Interval):
 
     Args:
         interval: (low, high).
+        known: the range of the data when it is known beforehand, such as (0, 255) for bytes;
+            then nothing is learned.
     """
 
     name = "range_linear"
+    options = ("interval", "known")
     learned = ("minimum", "maximum")
 
-    def __init__(self, interval: tuple[float, float] = (-1.0, 1.0)) -> None:
+    def __init__(
+        self,
+        interval: tuple[float, float] = (-1.0, 1.0),
+        *,
+        known: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__(interval)
+        self.known = known
         self.minimum: float | None = None
         self.maximum: float | None = None
+        self.reset()
+
+    @property
+    def needs_analysis(self) -> bool:
+        """Whether the range is not known beforehand."""
+        return self.known is None
+
+    def reset(self) -> None:
+        """Forget what was learned, but not what was known."""
+        self.minimum, self.maximum = (None, None) if self.known is None else self.known
 
     def analyze(self, samples: Samples) -> None:
         """Widen the range."""
-        if samples.size:
+        if samples.size and self.known is None:
             low, high = float(samples.min()), float(samples.max())
             self.minimum = low if self.minimum is None else min(self.minimum, low)
             self.maximum = high if self.maximum is None else max(self.maximum, high)

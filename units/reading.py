@@ -248,7 +248,7 @@ def _npz(path: Path) -> Mapping[str, RawData]:
     import zlib
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no whole .npz file of numbers: {error}") from error

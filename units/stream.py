@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from veloflow.units.loader import Loader
+from veloflow.devices.random import generator
+from veloflow.errors import InputError
+from veloflow.units.loader import TRAIN, Loader
+from veloflow.units.normalization import normalizer_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.normalization import Normalizer
 
 __all__ = ["StreamLoader"]
 
 Batch = tuple["NDArray[np.generic]", "NDArray[np.int32]"]
+
+#: samples that are read together to learn a normalization
+_LEARNED_TOGETHER = 1024
 
 
 class StreamLoader(Loader):
@@ -25,6 +32,14 @@ class StreamLoader(Loader):
 
     One thread reads the minibatch that comes next in the pass while the present one is used.
     What is served does not depend on it.
+
+    Args:
+        minibatch_size, shuffle_limit: see :class:`Loader`.
+        shuffle_window: shuffle within runs of so many training samples that lie one after another,
+            and shuffle the runs, so that files are read nearly in their own order; None shuffles
+            all samples. The order depends on the seed, the unit's name and the pass only.
+        normalization: a normalizer or its name. One that learns reads the training samples once at
+            the start.
     """
 
     def __init__(
@@ -33,23 +48,64 @@ class StreamLoader(Loader):
         *,
         minibatch_size: int = 100,
         shuffle_limit: int | None = None,
+        shuffle_window: int | None = None,
+        normalization: str | Normalizer = "none",
         name: str | None = None,
     ) -> None:
         super().__init__(
             workflow, minibatch_size=minibatch_size, shuffle_limit=shuffle_limit, name=name
         )
+        if shuffle_window is not None and shuffle_window < 1:
+            raise InputError(
+                f"unit {self.path!r}: shuffle_window is {shuffle_window}; give at least 1"
+            )
+        self.shuffle_window = shuffle_window
+        self.normalizer = normalizer_of(normalization)
         self._reader: ThreadPoolExecutor | None = None
         self._coming: tuple[bytes, Future[Batch]] | None = None
 
     @abstractmethod
     def read_samples(self, indices: NDArray[np.int64]) -> Batch:
-        """Return data (n, *sample shape) and class numbers (n,) of these samples.
+        """Return raw data (n, *sample shape) and class numbers (n,) of these samples.
 
-        It runs in another thread: read files, change nothing.
+        It runs in another thread: read files, change nothing. What is drawn at random goes by
+        :meth:`random_for`, so that it is the same whoever reads a sample.
 
         Raises:
             DataError: a sample cannot be read; the message names its file.
         """
+
+    def initialize(self) -> None:
+        """Load, declare the minibatch, and learn the normalization."""
+        super().initialize()
+        self.normalizer.reset()
+        if self.normalizer.needs_analysis:
+            held_out = sum(self.class_lengths[:TRAIN]) if self.class_lengths[TRAIN] else 0
+            for first in range(held_out, sum(self.class_lengths), _LEARNED_TOGETHER):
+                end = min(first + _LEARNED_TOGETHER, sum(self.class_lengths))
+                self.normalizer.analyze(self.read_samples(np.arange(first, end))[0])
+
+    def random_for(self, sample: int) -> np.random.Generator | None:
+        """Return the generator of a training sample in this pass; None for other samples.
+
+        It depends on the seed, the unit's name, the pass and the sample only.
+        """
+        if sample < sum(self.class_lengths[:TRAIN]) or self.settings.testing:
+            return None
+        return generator(self.settings.seed, self.path, "sample", self._pass, sample)
+
+    def shuffled(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """Return the order of the training samples in a pass, within windows if there are some."""
+        if self.shuffle_window is None:
+            return super().shuffled(order, number)
+        random = generator(self.settings.seed, self.path, "order", number)
+        samples = np.sort(order)
+        runs = [
+            samples[first : first + self.shuffle_window]
+            for first in range(0, len(samples), self.shuffle_window)
+        ]
+        shuffled = [random.permutation(runs[place]) for place in random.permutation(len(runs))]
+        return np.concatenate([np.empty(0, np.int64), *shuffled])
 
     def fill_minibatch(self) -> None:
         """Take what was read ahead if it is this minibatch, and begin with the next."""
@@ -58,12 +114,16 @@ class StreamLoader(Loader):
         if coming is not None and coming[0] == indices.tobytes():
             data, labels = coming[1].result()
         else:
-            data, labels = self.read_samples(indices)
+            data, labels = self._read(indices)
         self._begin_next()
         self._put(data, labels)
 
-    def _put(self, data: NDArray[np.generic], labels: NDArray[np.int32]) -> None:
-        rows = np.zeros((self.max_minibatch_size, *self.sample_shape), self.settings.dtype)
+    def _read(self, indices: NDArray[np.int64]) -> Batch:
+        data, labels = self.read_samples(indices)
+        return self.normalized(data), labels
+
+    def _put(self, data: NDArray[Any], labels: NDArray[np.int32]) -> None:
+        rows = np.zeros(self.minibatch_data.shape, self.minibatch_data.dtype)
         rows[: len(data)] = data
         numbers = np.full(self.max_minibatch_size, -1, np.int32)
         numbers[: len(labels)] = labels
@@ -76,7 +136,7 @@ class StreamLoader(Loader):
             return
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"reader of {self.path}")
-        future = self._reader.submit(self.read_samples, following)
+        future = self._reader.submit(self._read, following)
         self._coming = (following.tobytes(), future)
 
     def close(self) -> None:

@@ -48,6 +48,8 @@ class TableLoader(FullBatchLoader):
         shuffle_limit: int | None = None,
         normalization: str | Normalizer = "none",
         validation_ratio: float = 0.0,
+        balanced: bool = False,
+        drift: Literal["none", "labels", "all"] = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -56,6 +58,8 @@ class TableLoader(FullBatchLoader):
             shuffle_limit=shuffle_limit,
             normalization=normalization,
             validation_ratio=validation_ratio,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         self.table = Path(path).expanduser()

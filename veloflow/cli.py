@@ -360,6 +360,12 @@ def _definition(name: str) -> Definition:
     return find_definition(name)
 
 
+_workflow_option = click.option(
+    "--workflow", "-w", metavar="WORKFLOW",
+    help="The definition, by name or by its file, if it does not come along.",
+)  # fmt: skip
+
+
 @main.command()
 @click.argument("workflow")
 @click.argument("assignments", nargs=-1, metavar="[OPTION=VALUE]...")
@@ -388,6 +394,38 @@ def graph(
     target = output or Path(f"{definition.name}.svg")
     draw(built, target, read_times(times) if times else None)
     click.echo(str(target))
+
+
+@main.command()
+@click.argument("result", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False),
+              metavar="FILE", help="A .md or .html file.")  # fmt: skip
+@_workflow_option
+@_debug_option
+def report(result: Path, output: Path, workflow: str | None) -> None:
+    """Write a report of the run whose RESULT file is given: tables, curves, the graph.
+
+    \b
+    Examples:
+      veloflow run digits_mlp --result result.json
+      veloflow report result.json -o report.html
+    """
+    from veloflow.errors import NotFoundError
+    from veloflow.runtime.session import build_workflow
+    from veloflow.views.document import read_result, write_report
+
+    record = read_result(result)
+    try:
+        definition = _definition(workflow or record["workflow"])
+    except NotFoundError:
+        if workflow is not None:
+            raise
+        click.echo("without the graph: give the definition's file with --workflow", err=True)
+        built = None
+    else:
+        built = build_workflow(definition, record.get("options", {}))[0]
+    write_report(record, output, built)
+    click.echo(str(output))
 
 
 @main.command()
@@ -434,12 +472,6 @@ def inspect(checkpoint: Path, *, as_json: bool) -> None:
         click.echo(json_text(found))
     else:
         Console().print(*checkpoint_tables(path, found), sep="\n")
-
-
-_workflow_option = click.option(
-    "--workflow", "-w", metavar="WORKFLOW",
-    help="The definition, by name or by its file, if it does not come along.",
-)  # fmt: skip
 
 
 @main.command()

@@ -275,7 +275,7 @@ def test_a_damaged_image_is_named_or_skipped_when_asked(tmp_path: Path) -> None:
     with harness.ready(loader), pytest.raises(DataError, match=r"2\.png is damaged"):
         loader.run()
     loader = ImageFolderLoader(
-        harness.workflow_on(), tmp_path, size=(3, 4), minibatch_size=8, skip_damaged=True
+        harness.workflow_on(), tmp_path, size=(3, 4), minibatch_size=8, skip_bad=True
     )
     with harness.ready(loader):
         loader.run()

@@ -1,0 +1,97 @@
+"""Drift: whether two sets of samples look as if they were drawn from one source.
+
+Labels are compared by Pearson's chi-squared test of homogeneity (1900), features one by one by the
+Kolmogorov-Smirnov test (1933, 1948). A small p means that they differ: were they of one source, so
+much difference would come by chance with that probability only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from veloflow.units.labels import Label
+
+__all__ = ["Drift", "feature_drift", "label_drift"]
+
+#: what is warned of, divided by the number of tests (Bonferroni)
+ALPHA = 0.001
+#: samples of each set and features that are looked at, spread evenly
+_SAMPLES, _FEATURES = 2000, 2000
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A test of two sets.
+
+    Attributes:
+        what: what differs most, in words.
+        statistic: chi-squared, or the largest distance of the distribution functions.
+        p: the probability of so much difference by chance.
+        tests: of how many tests this is the one with the smallest p.
+    """
+
+    what: str
+    statistic: float
+    p: float
+    tests: int = 1
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether it is too much for chance."""
+        return self.p * self.tests < ALPHA
+
+
+def label_drift(first: Mapping[Label, int], second: Mapping[Label, int]) -> Drift:
+    """Compare how many samples have each label in two sets."""
+    from scipy.special import chdtrc
+
+    known = [raw for raw in {**first, **second} if first.get(raw, 0) + second.get(raw, 0)]
+    table = np.array([[one.get(raw, 0) for raw in known] for one in (first, second)], np.float64)
+    if len(known) < 2 or not table.sum(axis=1).all():
+        return Drift("labels", 0.0, 1.0)
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    parts = np.square(table - expected) / expected
+    statistic = float(parts.sum())
+    shares = table / table.sum(axis=1, keepdims=True) * 100
+    worst = int(parts.sum(axis=0).argmax())
+    what = f"label {known[worst]!r} has {shares[0, worst]:.1f} % and {shares[1, worst]:.1f} %"
+    return Drift(what, statistic, float(chdtrc(len(known) - 1, statistic)))
+
+
+def feature_drift(first: NDArray[Any], second: NDArray[Any]) -> Drift:
+    """Compare each feature of two sets, (n, *sample shape) and (m, *sample shape)."""
+    from scipy.special import kolmogorov
+
+    a, b = _thinned(first), _thinned(second)
+    if not a.size or not b.size:
+        return Drift("features", 0.0, 1.0)
+    both = np.concatenate([a, b])
+    order = both.argsort(axis=0, kind="stable")
+    steps = np.where(order < len(a), 1 / len(a), -1 / len(b))
+    distances = np.abs(steps.cumsum(axis=0))
+    values = np.take_along_axis(both, order, axis=0)
+    distances[:-1][values[1:] == values[:-1]] = 0  # equal values step together
+    largest = distances.max(axis=0)
+    root = np.sqrt(len(a) * len(b) / (len(a) + len(b)))
+    chances = kolmogorov((root + 0.12 + 0.11 / root) * largest)  # Stephens, 1970
+    worst = int(np.argmin(chances))
+    what = f"feature {worst * _stride(first)} has means {a[:, worst].mean():.4g} and "
+    what += f"{b[:, worst].mean():.4g}"
+    return Drift(what, float(largest[worst]), float(chances[worst]), tests=a.shape[1])
+
+
+def _stride(samples: NDArray[Any]) -> int:
+    return max(1, -(-int(np.prod(samples.shape[1:])) // _FEATURES))
+
+
+def _thinned(samples: NDArray[Any]) -> NDArray[np.float64]:
+    step = max(1, -(-len(samples) // _SAMPLES))
+    flat = samples[::step].reshape(len(samples[::step]), -1)
+    return flat[:, :: _stride(samples)].astype(np.float64)

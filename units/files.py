@@ -1,0 +1,277 @@
+"""Data sets of files: folders with a class each, lists, and a loader that reads file after file."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from veloflow.core import Events, Message
+from veloflow.devices.random import generator
+from veloflow.errors import DataError
+from veloflow.units.labels import Label, checked_ratio, class_numbers, count_labels, hold_out
+from veloflow.units.loader import CLASS_NAMES
+from veloflow.units.reading import TABLES, read_table
+from veloflow.units.stream import StreamLoader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from veloflow.core import Workflow
+    from veloflow.units.normalization import Normalizer
+
+__all__ = ["FileLoader", "Files", "Listed", "folder_parts", "listed_files"]
+
+_PARTS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file of a data set, and its raw label, or None."""
+
+    path: Path
+    label: Label | None
+
+
+def folder_parts(root: Path, suffixes: frozenset[str], what: str) -> list[list[Listed]]:
+    """Return the files of ``root/CLASS/file`` as test, validation and training samples.
+
+    With the subfolders "train", "validation" and "test" (any of them) these are the three; without,
+    all are for training.
+
+    Raises:
+        DataError: there is no such folder, nothing in it, or a folder of a class is empty.
+    """
+    if not root.is_dir():
+        raise DataError(f"no {what} folder {root}; give a folder with one folder a class")
+    tops = [root / part for part in _PARTS]
+    if not any(top.is_dir() for top in tops):
+        tops = [root / ".", root / ".", root]
+    found = []
+    for place, top in enumerate(tops):
+        files: list[Listed] = []
+        is_part = top.is_dir() and (top != root / "." or place == 2)
+        for folder in sorted(one for one in top.iterdir() if one.is_dir()) if is_part else ():
+            inside = sorted(one for one in folder.glob("*") if one.suffix.lower() in suffixes)
+            if not inside:
+                raise DataError(f"the class {folder} has no {what} files; fill it or take it away")
+            files += [Listed(path, folder.name) for path in inside]
+        found.append(files)
+    if not any(found):
+        raise DataError(f"no {what} files in {root}; they belong into {root}/CLASS/")
+    return found
+
+
+def listed_files(
+    source: Path | Sequence[str | Path | tuple[str | Path, Label | None]], label: str | None
+) -> list[Listed]:
+    """Return the files of a list, with labels from a second column or from their names.
+
+    Args:
+        source: a text file with a path a line, or path and label with a tab between; a .json list
+            of paths or of [path, label]; a table with the columns "path" and "label"; or a
+            sequence of paths or pairs. Paths are relative to the list's folder.
+        label: a regular expression whose first group is the label in a path that has none, such as
+            ``"([^/]+)/[^/]+$"`` for the name of the folder.
+
+    Raises:
+        DataError: the list cannot be read, or a path has no label in it.
+    """
+    base = source.parent if isinstance(source, Path) else Path()
+    entries = _entries(source) if isinstance(source, Path) else list(source)
+    found = []
+    for entry in entries:
+        name, raw = (entry, None) if isinstance(entry, str | Path) else entry
+        path = base / Path(name).expanduser()
+        if raw is None and label is not None:
+            match = re.search(label, path.as_posix())
+            if match is None:
+                raise DataError(f"{path}: there is no label in it; {label!r} does not match")
+            raw = match[1]
+        found.append(Listed(path, raw))
+    if not found:
+        raise DataError(f"the list {source if isinstance(source, Path) else ''} has no files")
+    return found
+
+
+def _entries(source: Path) -> list[Any]:
+    if not source.is_file():
+        raise DataError(f"no list of files {source}")
+    if source.suffix.lower() in TABLES:
+        frame = read_table(source)
+        if "path" not in frame.columns:
+            raise DataError(f"{source} has no column 'path'; it has {', '.join(frame.columns)}")
+        paths = frame["path"].to_list()
+        labels = frame["label"].to_list() if "label" in frame.columns else [None] * len(paths)
+        return list(zip(paths, labels, strict=True))
+    try:
+        text = source.read_text(encoding="utf-8")
+        if source.suffix.lower() != ".json":
+            rows = [line.split("\t") for line in text.splitlines() if line.strip()]
+            return [(row[0], row[1] if len(row) > 1 else None) for row in rows]
+        entries = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise DataError(f"the list {source} cannot be read: {error}") from error
+    is_known = isinstance(entries, list) and all(
+        isinstance(one, str) or (isinstance(one, list) and len(one) == 2) for one in entries
+    )
+    if not is_known:
+        raise DataError(f"{source} is no list of paths or of [path, label]")
+    return list(entries)
+
+
+class FileLoader(StreamLoader):
+    """A loader of samples that lie in a file each. An outline: subclasses list and read them.
+
+    Args:
+        skip_bad: leave files out that cannot be read; ``skipped`` names them, and a message. It
+            reads every file once at the start.
+        validation_ratio: the share to hold out, the same share of every class.
+        **options: see :class:`StreamLoader`.
+
+    Attributes:
+        skipped: files that were left out.
+        label_counts: class of samples -> raw label -> how many.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        skip_bad: bool = False,
+        validation_ratio: float = 0.0,
+        minibatch_size: int = 100,
+        shuffle_limit: int | None = None,
+        shuffle_window: int | None = None,
+        normalization: str | Normalizer = "none",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(
+            workflow,
+            minibatch_size=minibatch_size,
+            shuffle_limit=shuffle_limit,
+            shuffle_window=shuffle_window,
+            normalization=normalization,
+            name=name,
+        )
+        self.skip_bad = skip_bad
+        self.validation_ratio = checked_ratio(validation_ratio, self.path)
+        self.skipped: list[Path] = []
+        self.label_counts: dict[str, dict[Label, int]] = {}
+
+    @abstractmethod
+    def list_files(self) -> list[list[Listed]]:
+        """Return the files for test, validation and training.
+
+        Raises:
+            DataError: there are none.
+        """
+
+    @abstractmethod
+    def read_file(self, path: Path, random: np.random.Generator | None) -> NDArray[Any]:
+        """Return a raw sample; ``random`` is for changes, None for none.
+
+        Raises:
+            DataError: it cannot be read; the message names it.
+        """
+
+    def load(self) -> None:
+        """List the files; read all of them only when bad ones are to be skipped."""
+        parts = self.list_files()
+        if self.skip_bad:
+            parts = [[one for one in part if self._is_whole(one.path)] for part in parts]
+            if self.skipped:
+                names = ", ".join(map(str, self.skipped[:5]))
+                self.service(Events).publish(
+                    Message(f"unit {self.path!r} skips {len(self.skipped)} bad files: {names}")
+                )
+            if not any(parts):
+                raise DataError(f"unit {self.path!r}: no file can be read")
+        labels = np.array([one.label for part in parts for one in part], dtype=object)
+        self._numbers, self.labels_mapping = class_numbers(labels)
+        files = [one.path for part in parts for one in part]
+        order, self.class_lengths = hold_out(
+            self._numbers,
+            (len(parts[0]), len(parts[1]), len(parts[2])),
+            self.validation_ratio,
+            generator(self.settings.seed, self.path, "validation"),
+        )
+        self._files = [files[place] for place in order]
+        self._numbers = self._numbers[order]
+        pieces = np.split(self._numbers, np.cumsum(self.class_lengths)[:-1])
+        self.label_counts = {
+            name: count_labels(part, self.labels_mapping)
+            for name, part in zip(CLASS_NAMES, pieces, strict=True)
+            if len(part) and self.labels_mapping
+        }
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            self.read_file(path, None)
+        except DataError:
+            self.skipped.append(path)
+            return False
+        return True
+
+    def read_samples(
+        self, indices: NDArray[np.int64]
+    ) -> tuple[NDArray[np.generic], NDArray[np.int32]]:
+        """Read files and their classes."""
+        rows = [self.read_file(self._files[n], self.random_for(int(n))) for n in indices]
+        return np.stack(rows), self._numbers[indices]
+
+    def count_labelled(self, indices: NDArray[np.int64]) -> int:
+        """Return how many of these samples are evaluated: those with a label, if there are any."""
+        if not self.labels_mapping:
+            return len(indices)
+        return int(np.count_nonzero(self._numbers[indices] >= 0))
+
+    def results(self) -> Mapping[str, object]:
+        """Return how many samples of each label there are, and which files were skipped."""
+        found: dict[str, object] = {}
+        if self.label_counts:
+            found["labels"] = {
+                name: {str(raw): count for raw, count in counts.items()}
+                for name, counts in self.label_counts.items()
+            }
+        return {**found, "skipped": [str(one) for one in self.skipped]} if self.skipped else found
+
+
+@final
+class Files:
+    """Files that a loader reads when a slice asks for them."""
+
+    def __init__(self, loader: FileLoader, files: list[Path]) -> None:
+        self._loader = loader
+        self._files = files
+
+    @classmethod
+    def below(
+        cls, source: Path, suffixes: frozenset[str], loader: FileLoader
+    ) -> tuple[list[str], Files]:
+        """Return the names and contents of a file, or of all such files in a folder and below.
+
+        Raises:
+            DataError: there are none.
+        """
+        files = [source] if source.is_file() else sorted(source.rglob("*"))
+        files = [one for one in files if one.suffix.lower() in suffixes]
+        if not files:
+            raise DataError(f"no files in {source} with any of {', '.join(sorted(suffixes))}")
+        names = [one.name if one == source else str(one.relative_to(source)) for one in files]
+        return names, cls(loader, files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Read these files."""
+        return np.stack([self._loader.read_file(path, None) for path in self._files[rows]])
