@@ -119,8 +119,8 @@ def _document(record: Mapping[str, Any], workflow: Workflow | None) -> _Document
         document.heading("Time")
         ordered = sorted(times, key=lambda unit: -times[unit])
         part = shares(times)
-        rows = [(unit, duration(times[unit]), f"{part[unit]:.1%}") for unit in ordered]
-        document.table(("unit", "time", "share"), rows)
+        spent = [(unit, duration(times[unit]), f"{part[unit]:.1%}") for unit in ordered]
+        document.table(("unit", "time", "share"), spent)
     if workflow is not None:
         document.heading("Graph")
         document.picture("graph", svg_text(workflow, times or None))
