@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -67,21 +67,17 @@ def folder(train: int, test: int) -> Path:
     return part
 
 
-def mnist(train: int, test: int):
-    """Return what gives images (n, 1, 28, 28), each from -1 to 1, and labels: train, then test."""
-
-    @cache
-    def read():
-        found = []
-        for name, count in (("train10k", train), ("t10k", test)):
-            images = read_idx(DATA / f"{name}-images-idx3-ubyte.gz")[:count]
-            x = torch.tensor(images, dtype=torch.float32)
-            low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
-            labels = read_idx(DATA / f"{name}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
-            found += [((x - low) / (high - low) * 2 - 1)[:, None], torch.tensor(labels)]
-        return tuple(found)
-
-    return read
+@cache
+def mnist(train: int = 10000, test: int = 10000):
+    """Return images (n, 1, 28, 28), each from -1 to 1, and labels: for training, then the tests."""
+    found = []
+    for name, count in (("train10k", train), ("t10k", test)):
+        images = read_idx(DATA / f"{name}-images-idx3-ubyte.gz")[:count]
+        x = torch.tensor(images, dtype=torch.float32)
+        low, high = x.amin((1, 2), keepdim=True), x.amax((1, 2), keepdim=True)
+        labels = read_idx(DATA / f"{name}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
+        found += [((x - low) / (high - low) * 2 - 1)[:, None], torch.tensor(labels)]
+    return tuple(found)
 
 
 @cache
@@ -347,32 +343,32 @@ WORKFLOWS = {
     "mnist_conv": Workflow(
         "1,000 images (500 for validation), 2 epochs, minibatch 6, SGD 0.005, momentum 0.5, "
         "decay 5e-4",
-        classify(large, mnist(1000, 500), epochs=2, minibatch=6, rate=0.005, moment=0.5,
+        classify(large, partial(mnist, 1000, 500), epochs=2, minibatch=6, rate=0.005, moment=0.5,
                  decay=5e-4),
         {"epochs": 2},
         images=(1000, 500),
     ),
     "mnist_residual": Workflow(
-        "2,000 images (1,000), 3 epochs, minibatch 32, SGD 0.05, momentum 0.9, decay 5e-4",
-        classify(residual_network, mnist(2000, 1000), epochs=3, minibatch=32, rate=0.05, moment=0.9,
-                 decay=5e-4),
-        {"epochs": 3, "minibatch": 32},
-        images=(2000, 1000),
+        "1,000 images (500), 4 epochs, minibatch 20, SGD 0.05, momentum 0.9, decay 5e-4",
+        classify(residual_network, partial(mnist, 1000, 500), epochs=4, minibatch=20, rate=0.05,
+                 moment=0.9, decay=5e-4),
+        {"epochs": 4, "minibatch": 20},
+        images=(1000, 500),
     ),
     "mnist_tied": Workflow(
         "10,000 images (10,000), 10 epochs, minibatch 100, SGD 0.001, momentum 0.9, decay 5e-5",
-        encode(Tied, mnist(10000, 10000), epochs=10, minibatch=100, rate=0.001, moment=0.9,
+        encode(Tied, partial(mnist, 10000, 10000), epochs=10, minibatch=100, rate=0.001, moment=0.9,
                decay=5e-5),
         figure="validation_loss",
         images=(10000, 10000),
     ),
     "mnist_autoencoder": Workflow(
-        "2,000 images (1,000), 4 epochs, minibatch 20, SGD 1e-4, momentum 0.9, decay 5e-5",
-        encode(ConvolutionalAutoencoder, mnist(2000, 1000), epochs=4, minibatch=20, rate=1e-4,
-               moment=0.9, decay=5e-5),
-        {"epochs": 4, "minibatch": 20},
+        "1,000 images (500), 3 epochs, minibatch 20, SGD 1e-4, momentum 0.9, decay 5e-5",
+        encode(ConvolutionalAutoencoder, partial(mnist, 1000, 500), epochs=3, minibatch=20,
+               rate=1e-4, moment=0.9, decay=5e-5),
+        {"epochs": 3, "minibatch": 20},
         "validation_loss",
-        (2000, 1000),
+        (1000, 500),
     ),
     "lines": Workflow(
         "900 images of 32 x 32 (300), 8 epochs, minibatch 12, SGD 0.01, decay 5e-5",
