@@ -14,6 +14,7 @@ from veloflow.cli import main
 from veloflow.devices import Array
 from veloflow.devices.memory import Declared, share_memory
 from veloflow.devices.null import NullDevice
+from veloflow.errors import GraphError
 from veloflow.runtime.api import prepare
 from veloflow.units import ArrayLoader, DeviceUnit, conv, max_pool, softmax, standard_workflow
 from veloflow.units import tanh as tanh_layer
@@ -128,6 +129,21 @@ def test_a_unit_that_may_be_skipped_alone_shares_nothing():
         error = session.workflow["GDTanh"].err_input
         assert not session.memory.shares(error)
         assert session.memory.shares(session.workflow["GDTanh_2"].err_input)
+
+
+@pytest.mark.parametrize("source", ["GDTanh_2", "All2AllTanh"])
+def test_a_unit_that_comes_while_running_must_not_want_what_is_gone(source):
+    with prepare(_network, device="numpy") as session:
+        wf = session.workflow
+        attribute = "err_input" if source == "GDTanh_2" else "output"
+        onlooker = Onlooker(wf)
+        onlooker.link_data(wf[source], seen=attribute)
+        onlooker.insert_after(wf["GDConvTanh"])
+        if attribute == "output":
+            assert session.run().epochs
+        else:
+            with pytest.raises(GraphError, match="--no-reuse-memory"):
+                session.run()
 
 
 def test_a_dry_run_shows_who_shares_and_the_peak(tmp_path, monkeypatch):

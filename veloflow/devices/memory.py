@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from veloflow.errors import GraphError
+
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
@@ -99,7 +101,11 @@ class Memory:
         return array
 
     def allocate(self) -> None:
-        """Give memory to what has none yet; only the first time may arrays share it."""
+        """Give memory to what has none yet; only the first time may arrays share it.
+
+        Raises:
+            GraphError: units that came later read an array that shares memory with others.
+        """
         new = [one for one in self.declared if not one.array.is_allocated]
         if len(new) == len(self.declared):
             spans = self.find_spans(new)
@@ -109,9 +115,24 @@ class Memory:
                 whole = self.device.zeros((slot.size,), slot.members[0][0].array.dtype)
                 for one, _ in slot.members:
                     self.device.place(one.array, whole, 0)
+        elif self.slots:
+            self._check_slots()
         for one in new:
             if not one.array.is_allocated:
                 self.device.allocate(one.array)
+
+    def _check_slots(self) -> None:
+        """Look whether the arrays that share memory are still never alive together."""
+        spans = self.find_spans([one for slot in self.slots for one, _ in slot.members])
+        for slot in self.slots:
+            now = Slot()
+            for one, _ in slot.members:
+                if one not in spans or not now.has_room(one, spans[one]):
+                    raise GraphError(
+                        f"a unit that came while running needs an error of unit {one.owner!r}, "
+                        "whose memory others use by then; run with --no-reuse-memory"
+                    )
+                now.members.append((one, spans[one]))
 
     def shares(self, array: Array) -> bool:
         """Whether other arrays use its memory too, so that it may hold their numbers."""
