@@ -119,8 +119,8 @@ def test_the_peers_learn_as_we_do():
     by_hand.steps(100)
     by_hand.wrong = 0
     by_hand.steps(100)
-    assert by_hand.wrong < 0.2 * peers.SAMPLES
+    assert by_hand.wrong < 0.25 * peers.SAMPLES
     with ExitStack() as stack:
         ours = peers.Veloflow("numpy", stack)
         ours.steps(200)
-        assert ours.decision.epochs[-1]["train"]["n_errors"] < 0.2 * peers.SAMPLES
+        assert ours.decision.epochs[-1]["train"]["n_errors"] < 0.25 * peers.SAMPLES

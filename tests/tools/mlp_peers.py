@@ -23,6 +23,8 @@ def data():
     labels = random.integers(0, CLASSES, SAMPLES).astype(np.int32)
     centres = random.normal(size=(CLASSES, INPUTS))
     samples = (0.3 * centres[labels] + random.normal(size=(SAMPLES, INPUTS))).astype(np.float32)
+    # two equal samples of different classes, so that nobody is done: a run ends when nothing is wrong
+    samples[1], labels[1] = samples[0], (labels[0] + 1) % CLASSES
     return samples, labels
 
 
@@ -58,20 +60,28 @@ class Veloflow:
                 gradient_moment=MOMENT,
                 weights_decay=0.0,
                 max_epochs=0,
+                fail_iterations=1 << 30,
             )
 
         self.session = stack.enter_context(prepare(build, device=device, **options))
         self.decision = next(u for u in self.session.workflow if "Decision" in u.name)
         self.flow = self.session.workflow.flow
 
+    def made(self):
+        return self.session.workflow.times()["GDTanh"].runs
+
     def steps(self, count):
         epochs, rest = divmod(count, SAMPLES // BATCH)
         assert not rest
+        made = self.made()
         self.decision.max_epochs += epochs
         self.decision.complete.set(False)
         self.flow.start()
         self.flow.run()
         self.session.device.synchronize()
+        made = self.made() - made
+        if made != count - 1:  # the last minibatch of a run is measured only
+            raise AssertionError(f"{made} steps were made, and not {count - 1}")
 
 
 class HandWritten:
