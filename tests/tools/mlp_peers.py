@@ -23,7 +23,7 @@ def data():
     labels = random.integers(0, CLASSES, SAMPLES).astype(np.int32)
     centres = random.normal(size=(CLASSES, INPUTS))
     samples = (0.3 * centres[labels] + random.normal(size=(SAMPLES, INPUTS))).astype(np.float32)
-    # two equal samples of different classes, so that nobody is done: a run ends when nothing is wrong
+    # two equal samples of different classes: a run would end when nothing is wrong any more
     samples[1], labels[1] = samples[0], (labels[0] + 1) % CLASSES
     return samples, labels
 
