@@ -75,7 +75,7 @@ LAYERS = (
             *("veloflow.devices.memory", "veloflow.devices.parameters", "veloflow.devices.random"),
         ),
         exactly=("veloflow.devices",),
-        late=("PIL", "polars", "scipy", "sklearn"),  # and those that units.extras imports by name
+        late=("PIL", "polars", "scipy", "sklearn", "yaml"),  # and what units.extras imports by name
         never=PROCESSES_AND_SOCKETS,
     ),
     Layer("veloflow.__main__", may=("veloflow.cli",)),

@@ -74,7 +74,12 @@ from veloflow.units.embedding import (
     mean_over_time,
     positional_encoding,
 )
-from veloflow.units.evaluator import Evaluator, EvaluatorMSE, EvaluatorSoftmax
+from veloflow.units.evaluator import (
+    Evaluator,
+    EvaluatorMSE,
+    EvaluatorMultiLabel,
+    EvaluatorSoftmax,
+)
 from veloflow.units.farm_map import FarmMap
 from veloflow.units.files import FileLoader
 from veloflow.units.filling import (
@@ -124,6 +129,15 @@ from veloflow.units.learning_rate import (
 )
 from veloflow.units.loader import Loader
 from veloflow.units.local_response import GDLocalResponse, LocalResponse, lrn
+from veloflow.units.metrics import (
+    AUC,
+    F1,
+    R2,
+    Accuracy,
+    MeanAbsoluteError,
+    Metric,
+    TopKError,
+)
 from veloflow.units.normalization import Normalizer, RangeLinear, normalizer_of
 from veloflow.units.picking import (
     GDPicking,
@@ -149,6 +163,7 @@ from veloflow.units.rbm import RBM, GDContrastive, rbm
 from veloflow.units.recurrence import GDRecurrent, Recurrent
 from veloflow.units.recurrent import GDGRU, GDLSTM, GDRNN, GRU, LSTM, RNN, gru, lstm, rnn
 from veloflow.units.rollback import (
+    EpochWatcher,
     OnPlateau,
     Rollback,
 )
@@ -178,17 +193,24 @@ from veloflow.units.stream import StreamLoader
 from veloflow.units.table import TableLoader
 from veloflow.units.text import TextLoader, Vocabulary
 from veloflow.units.tied import GDTied, GDTiedConv, Tied, TiedConv, tied, tied_conv
+from veloflow.units.topology import (
+    topology,
+)
 from veloflow.units.zero_filter import GDZeroFilter, ZeroFilter, zero_filter
 
 __all__ = [
+    "AUC",
+    "F1",
     "GDGRU",
     "GDLSTM",
     "GDRNN",
     "GRU",
     "LSTM",
+    "R2",
     "RBM",
     "RNN",
     "Accumulator",
+    "Accuracy",
     "Activate",
     "Activation",
     "AdaDelta",
@@ -234,10 +256,12 @@ __all__ = [
     "DigitsLoader",
     "Dropout",
     "Embedding",
+    "EpochWatcher",
     "ErrorSum",
     "Evaluator",
     "EvaluatorKohonen",
     "EvaluatorMSE",
+    "EvaluatorMultiLabel",
     "EvaluatorSoftmax",
     "Exp",
     "FanIn",
@@ -314,7 +338,9 @@ __all__ = [
     "LocalResponse",
     "MaxAbsPooling",
     "MaxPooling",
+    "MeanAbsoluteError",
     "MeanOverTime",
+    "Metric",
     "Momentum",
     "Mul",
     "Nesterov",
@@ -348,6 +374,7 @@ __all__ = [
     "TextLoader",
     "Tied",
     "TiedConv",
+    "TopKError",
     "Uniform",
     "Vocabulary",
     "WarmUp",
@@ -396,6 +423,7 @@ __all__ = [
     "tanh",
     "tied",
     "tied_conv",
+    "topology",
     "unpack",
     "zero_filter",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack, cast, final
 
 from veloflow.core import Bool, EpochDone, Events, Input, Settings, Unit
-from veloflow.errors import InputError, NumericsError
+from veloflow.errors import InputError, NumericsError, nearest
 from veloflow.units.loader import CLASS_NAMES, TEST, TRAIN, VALIDATION
+from veloflow.units.metrics import Metric, join_measured, values_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from veloflow.core import Workflow
 
 __all__ = ["Decision", "DecisionGD", "DecisionMSE"]
+
+
+class DecisionOptions(TypedDict, total=False):
+    """What a decision may be told, as :class:`Decision` says."""
+
+    max_epochs: int | None
+    fail_iterations: int
+    monitor: str | None
+    min_improvement: float
+    name: str | None
 
 
 class Decision(Unit):
@@ -33,9 +44,14 @@ class Decision(Unit):
     makes no further step; so without a validation set the last minibatch of all is measured and
     not trained on, and a finished run that is given more epochs goes on without that one step.
 
+    With ``asked`` and ``measured`` of an evaluator linked, records have the values of its metrics.
+
     Args:
         max_epochs: how many passes of training at most; None for no limit.
-        fail_iterations: give up after so many epochs without improvement.
+        fail_iterations: give up after so many epochs without improvement (early stopping).
+        monitor: the entry of a record by which epochs are compared, such as ``loss`` or a metric's
+            name; by default the number of errors, or the loss where there is none.
+        min_improvement: an epoch is better only when it is by more than this.
 
     Attributes:
         complete: whether the run is done.
@@ -53,6 +69,8 @@ class Decision(Unit):
     epoch_number = Input[int]()
     samples = Input[int]()
     loss = Input[float]()
+    asked = Input[tuple[Metric, ...]](optional=True)
+    measured = Input[dict[str, Any]](optional=True)
 
     def __init__(
         self,
@@ -60,6 +78,8 @@ class Decision(Unit):
         *,
         max_epochs: int | None = None,
         fail_iterations: int = 100,
+        monitor: str | None = None,
+        min_improvement: float = 0.0,
         name: str | None = None,
     ) -> None:
         super().__init__(workflow, name=name)
@@ -69,8 +89,15 @@ class Decision(Unit):
             raise InputError(
                 f"unit {self.path!r}: fail_iterations is {fail_iterations}; give at least 1"
             )
+        if not (math.isfinite(min_improvement) and min_improvement >= 0):
+            raise InputError(
+                f"unit {self.path!r}: min_improvement is {min_improvement}; give 0 or more"
+            )
         self.max_epochs = max_epochs
         self.fail_iterations = fail_iterations
+        self.monitor = monitor
+        self.min_improvement = min_improvement
+        self._measured: dict[str, dict[str, Any]] = {}
         self.complete = Bool()
         self.improved = Bool()
         self.gd_skip = Bool()
@@ -122,12 +149,19 @@ class Decision(Unit):
         sums = self._sums[kind]
         for name, value in self._measure().items():
             sums[name] = sums.get(name, 0) + value
+        if self.has_input("measured"):
+            parts = [self._measured.get(CLASS_NAMES[kind], {}), self.measured]
+            self._measured[CLASS_NAMES[kind]] = join_measured(self.asked, parts)
         if self.last_minibatch:
-            self._records[kind] = self._record(sums)
+            self._records[kind] = {**self._record(sums), **self._metric_values(kind)}
             self._sums[kind] = {}
         self.improved.set(False)
         if self.epoch_ended:
             self._end_epoch()
+
+    def _metric_values(self, kind: int) -> dict[str, float]:
+        totals = self._measured.pop(CLASS_NAMES[kind], {})
+        return values_of(self.asked, totals) if totals else {}
 
     def run_as_slave(self) -> None:
         """Look whether to train on what the slave has; to decide is the master's."""
@@ -143,7 +177,7 @@ class Decision(Unit):
         self._records = [None, None, None]
         self.epochs.append(record)
         value = self._value_of(record)
-        if value < self._best_value or not self.best:
+        if value < self._best_value - self.min_improvement or not self.best:
             self._best_value = value
             self.best = {"epoch": number, **self._best(record)}
             self.improved.set(True)
@@ -155,8 +189,23 @@ class Decision(Unit):
         for kind in (VALIDATION, TRAIN, TEST):
             entry = record.get(CLASS_NAMES[kind])
             if entry is not None and entry["samples"]:
-                return self._value(entry)
+                return self._value(entry) if self.monitor is None else self._monitored(entry)
         return math.inf
+
+    def _monitored(self, entry: Mapping[str, Any]) -> float:
+        """Return the entry that is monitored; what is better when it is higher is turned over."""
+        assert self.monitor is not None
+        if self.monitor not in entry:
+            raise InputError(
+                f"unit {self.path!r}: monitor is {self.monitor!r}, and records have no such entry"
+                f"{nearest(self.monitor, entry)}; they have {', '.join(entry)}"
+            )
+        asked = self.asked if self.has_input("asked") else ()
+        is_higher_better = any(
+            metric.higher_is_better for metric in asked if metric.name == self.monitor
+        )
+        value = float(entry[self.monitor])
+        return math.inf if math.isnan(value) else -value if is_higher_better else value
 
     def _is_complete(self, record: Mapping[str, Any]) -> bool:
         number = int(record["epoch"])
@@ -164,7 +213,7 @@ class Decision(Unit):
             self._is_testing
             or (self.max_epochs is not None and number >= self.max_epochs)
             or number - int(self.best["epoch"]) >= self.fail_iterations
-            or self._value_of(record) == 0
+            or (self.monitor is None and self._value_of(record) == 0)
         )
 
     def results(self) -> Mapping[str, object]:
@@ -181,6 +230,7 @@ class Decision(Unit):
             "best_value": None if math.isinf(self._best_value) else self._best_value,
             "sums": self._sums,
             "records": self._records,
+            "measured": self._measured,
             "improved": self.improved.value,
             "gd_skip": self.gd_skip.value,
         }
@@ -199,6 +249,7 @@ class Decision(Unit):
         self._best_value = math.inf if value is None else value
         self._sums = [dict(one) for one in saved["sums"]]
         self._records = list(saved["records"])
+        self._measured = {kind: dict(totals) for kind, totals in saved["measured"].items()}
         self.improved.set(saved["improved"])
         self.gd_skip.set(saved["gd_skip"])
         self.complete.set(bool(self.epochs) and self._is_complete(self.epochs[-1]))
@@ -219,14 +270,9 @@ class DecisionGD(Decision):
     def __init__(
         self,
         workflow: Workflow,
-        *,
-        max_epochs: int | None = None,
-        fail_iterations: int = 100,
-        name: str | None = None,
+        **options: Unpack[DecisionOptions],
     ) -> None:
-        super().__init__(
-            workflow, max_epochs=max_epochs, fail_iterations=fail_iterations, name=name
-        )
+        super().__init__(workflow, **options)
         self.confusion_matrices: dict[str, NDArray[np.int64]] = {}
         self._pairs: dict[str, NDArray[np.int64]] = {}
 
@@ -299,14 +345,9 @@ class DecisionMSE(Decision):
     def __init__(
         self,
         workflow: Workflow,
-        *,
-        max_epochs: int | None = None,
-        fail_iterations: int = 100,
-        name: str | None = None,
+        **options: Unpack[DecisionOptions],
     ) -> None:
-        super().__init__(
-            workflow, max_epochs=max_epochs, fail_iterations=fail_iterations, name=name
-        )
+        super().__init__(workflow, **options)
         self._extremes: dict[str, tuple[float, float]] = {}
 
     def run(self) -> None:

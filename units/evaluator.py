@@ -9,9 +9,10 @@ import numpy as np
 
 from veloflow.core import Farm, Input, Part, Payload
 from veloflow.devices import Array
-from veloflow.devices.expressions import element, index, scalar, where
-from veloflow.errors import DataError
+from veloflow.devices.expressions import Expression, absolute, element, exp, index, scalar, where
+from veloflow.errors import DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.metrics import Metric, join_measured, measure_all
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from veloflow.core import Workflow
     from veloflow.devices import Launch
 
-__all__ = ["Evaluator", "EvaluatorMSE", "EvaluatorSoftmax"]
+__all__ = ["Evaluator", "EvaluatorMSE", "EvaluatorMultiLabel", "EvaluatorSoftmax"]
 
 #: the smallest normal number by the character of the dtype; asking NumPy takes 1 us
 _TINY = {char: float(np.finfo(char).tiny) for char in "efd"}
@@ -31,11 +32,16 @@ class Evaluator(DeviceUnit):
     ``batch_size`` may be linked to the number of samples that the gradient is the mean over, when
     that is more than this piece holds; by default it is the number of samples evaluated here.
 
+    Args:
+        metrics: what to measure besides; see :mod:`veloflow.units.metrics`.
+
     Attributes:
         err_output: dL/d(output), a mean over the minibatch, zero in rows that are padding.
         samples: how many samples were evaluated.
         loss: the sum of their losses.
         n_err: how many of them were classified wrongly.
+        asked: the metrics.
+        measured: their totals over this minibatch, as ``metric/total``.
     """
 
     group: ClassVar[str] = "evaluator"
@@ -43,8 +49,15 @@ class Evaluator(DeviceUnit):
     output = Input[Array]("batch *sample")
     batch_size = Input[int](optional=True)
 
-    def __init__(self, workflow: Workflow, *, name: str | None = None) -> None:
+    def __init__(
+        self, workflow: Workflow, *, metrics: Sequence[Metric] = (), name: str | None = None
+    ) -> None:
         super().__init__(workflow, name=name)
+        self.asked = tuple(metrics)
+        names = [metric.name for metric in self.asked]
+        if len(set(names)) < len(names):
+            raise InputError(f"unit {self.path!r}: two metrics have one name: {', '.join(names)}")
+        self.measured: dict[str, Any] = {}
         self.err_output: Array
         self.samples = 0
         self.loss = 0.0
@@ -78,7 +91,8 @@ class Evaluator(DeviceUnit):
 
     def make_update(self) -> Payload:
         """Return the sums over this part."""
-        return {"samples": self.samples, "loss": self.loss, "n_err": self.n_err}
+        sums = {"samples": self.samples, "loss": self.loss, "n_err": self.n_err}
+        return {**sums, **self.measured}
 
     def apply_update(self, updates: Sequence[Payload]) -> None:
         """Add the sums of all parts."""
@@ -86,18 +100,31 @@ class Evaluator(DeviceUnit):
         self.samples = sum(part["samples"] for part in parts)
         self.loss = sum(part["loss"] for part in parts)
         self.n_err = sum(part["n_err"] for part in parts)
+        self.measured = join_measured(
+            self.asked, [{name: part[name] for name in part if "/" in name} for part in parts]
+        )
 
 
 @final
 class EvaluatorSoftmax(Evaluator):
-    """Cross-entropy of class probabilities: L = -log p[label], dL/d(logits) = p - onehot(label).
+    """Cross-entropy of class probabilities, against labels that may be smoothed and weighted.
 
-    ``output`` is (batch, classes), ``labels`` int32 (batch,). Rows with a negative label (padding,
-    or unlabelled samples) are not evaluated: they count neither as right nor as wrong, and the
-    mean is over the others.
+    With s = ``label_smoothing``, K classes and t = (1 - s) onehot(label) + s / K, a sample of
+    weight u has the loss L = -u sum of t log p and the gradient dL/d(logits) = u (p - t); without
+    smoothing and weights, L = -log p[label]. The mean is over the samples, whatever their weights.
+
+    ``output`` is (batch, classes), ``labels`` int32 (batch,), ``sample_weights`` (batch,). Rows
+    with a negative label (padding, or unlabelled samples) are not evaluated: they count neither as
+    right nor as wrong, and the mean is over the others. Errors and metrics count every sample
+    once, whatever its weight.
+
+    Szegedy et al., "Rethinking the inception architecture" (2016), for the smoothing.
 
     Args:
         compute_confusion_matrix: whether to count (predicted, true) pairs.
+        label_smoothing: the share s of the truth that is spread over all classes, in [0, 1).
+        class_weights: a weight for the samples of each class; times that of the sample.
+        metrics: what to measure besides, of the probabilities.
 
     Attributes:
         confusion_matrix: int64 (classes, classes), row = predicted, column = true; of this
@@ -106,26 +133,65 @@ class EvaluatorSoftmax(Evaluator):
 
     output = Input[Array]("batch classes")
     labels = Input[Array]("batch", dtype="int32")
+    sample_weights = Input[Array]("batch", optional=True)
 
     def __init__(
         self,
         workflow: Workflow,
         *,
         compute_confusion_matrix: bool = True,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        metrics: Sequence[Metric] = (),
         name: str | None = None,
     ) -> None:
-        super().__init__(workflow, name=name)
+        super().__init__(workflow, metrics=metrics, name=name)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(
+                f"unit {self.path!r}: label_smoothing is {label_smoothing}; give a share in [0, 1)"
+            )
         self.compute_confusion_matrix = compute_confusion_matrix
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else np.asarray(class_weights, float)
+        if self.class_weights is not None and not (self.class_weights >= 0).all():
+            raise InputError(f"unit {self.path!r}: class_weights must be numbers, none below 0")
         self.confusion_matrix: NDArray[np.int64] = np.zeros((0, 0), np.int64)
+        self._weigh: Launch | None = None
+
+    def initialize(self) -> None:
+        """Declare the gradient.
+
+        Raises:
+            InputError: there are not as many class weights as classes.
+        """
+        super().initialize()
+        classes = self.output.shape[1]
+        if self.class_weights is not None:
+            if len(self.class_weights) != classes:
+                raise InputError(
+                    f"unit {self.path!r}: there are {len(self.class_weights)} class_weights, and "
+                    f"the output has {classes} classes"
+                )
+            self._class_weights = self.declare(len(self.output), 1)
 
     def prepare(self) -> None:
         """Bind the gradient."""
-        label = element("label")
-        error = (element("p") - index(1).equals(label)) * scalar("scale")
-        self._launch = self.device.elementwise(
-            {"err": where(label >= 0, error, 0.0)},
-            {"p": self.output, "label": self.labels, "err": self.err_output},
-        )
+        label, classes = element("label"), self.output.shape[1]
+        arrays = {"p": self.output, "label": self.labels, "err": self.err_output}
+        truth: Expression = index(1).equals(label)
+        if self.label_smoothing:
+            truth = (1 - self.label_smoothing) * truth + self.label_smoothing / classes
+        error = (element("p") - truth) * scalar("scale")
+        if self.class_weights is not None:
+            table = self.class_weights.reshape(-1, 1)
+            weights = self.device.asarray(table, self.settings.dtype)
+            self._weigh = self.device.gather(weights, self.labels, self._class_weights)
+            arrays["class_weight"] = self._class_weights
+            error = error * element("class_weight")
+        if self.has_input("sample_weights"):
+            arrays["weight"] = self.sample_weights
+            error = error * element("weight")
+        self._launch = self.device.elementwise({"err": where(label >= 0, error, 0.0)}, arrays)
         self._rows = np.arange(len(self.output))
 
     def run(self) -> None:
@@ -138,17 +204,46 @@ class EvaluatorSoftmax(Evaluator):
         outputs = np.asarray(self.output.read())
         known = labels >= 0
         self.samples = int(np.count_nonzero(known))
+        if self._weigh is not None:
+            self._check_labels(labels)
+            self._weigh()
         # everything is read: nothing waits for the gradient, and the backward pass follows it
         self._launch(scale=self._scale())
+        weights = self._weights_of(labels)
         if self.samples < len(labels):
             labels, outputs = labels[known], outputs[known]
-        self.loss = _cross_entropy(outputs, labels, self._rows[: self.samples], self.path)
+            weights = None if weights is None else weights[known]
+        try:
+            self.loss = _cross_entropy(
+                outputs, labels, self._rows[: self.samples], self.label_smoothing, weights
+            )
+        except IndexError:
+            self._check_labels(labels)
+            raise
         winners = outputs.argmax(axis=1)
         self.n_err = int(np.count_nonzero(winners != labels))
+        self.measured = measure_all(self.asked, outputs, labels) if self.asked else {}
         if self.compute_confusion_matrix:
             classes = outputs.shape[1]
             pairs = np.bincount(winners * classes + labels, minlength=classes * classes)
             self.confusion_matrix = pairs.reshape(classes, classes)
+
+    def _check_labels(self, labels: NDArray[np.integer]) -> None:
+        if len(labels) and labels.max() >= self.output.shape[1]:
+            raise DataError(
+                f"unit {self.path!r}: there is a sample of class {labels.max()}, and the output "
+                f"has {self.output.shape[1]} classes, from 0 on; widen the last layer"
+            )
+
+    def _weights_of(self, labels: NDArray[np.integer]) -> NDArray[np.float64] | None:
+        """Return a weight for each row, or None where all have the same."""
+        weights: NDArray[np.float64] | None = None
+        if self.class_weights is not None:
+            weights = self.class_weights[labels]
+        if self.has_input("sample_weights"):
+            own = np.asarray(self.sample_weights.read(), np.float64)
+            weights = own if weights is None else weights * own
+        return weights
 
     def make_update(self) -> Payload:
         """Return the sums over this part, and the pairs counted."""
@@ -167,18 +262,72 @@ def _cross_entropy(
     probabilities: NDArray[np.floating],
     labels: NDArray[np.integer],
     rows: NDArray[np.integer],
-    path: str,
+    smoothing: float,
+    weights: NDArray[np.float64] | None,
 ) -> float:
-    """Return the sum of -log p[label], in float64; a p of 0 counts as the smallest number."""
-    try:
-        likely = probabilities[rows, labels].astype(np.float64)
-    except IndexError:
-        raise DataError(
-            f"unit {path!r}: there is a sample of class {labels.max()}, and the output has "
-            f"{probabilities.shape[1]} classes, from 0 on; widen the last layer"
-        ) from None
-    np.maximum(likely, _TINY[probabilities.dtype.char], out=likely)
-    return -float(np.log(likely, out=likely).sum())
+    """Return the sum of losses, in float64; a p of 0 counts as the smallest number."""
+    losses = _surprise(probabilities[rows, labels])
+    if smoothing:
+        losses = (1 - smoothing) * losses + smoothing * _surprise(probabilities).mean(axis=1)
+    return float((losses if weights is None else losses * weights).sum())
+
+
+def _surprise(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return -log p, in float64."""
+    values: NDArray[np.float64] = probabilities.astype(np.float64)
+    np.maximum(values, _TINY[probabilities.dtype.char], out=values)
+    return np.negative(np.log(values, out=values), out=values)
+
+
+@final
+class EvaluatorMultiLabel(Evaluator):
+    """Cross-entropy of independent yes-or-no answers, of which a sample may have several.
+
+    ``output`` is (batch, labels): z, the logits, of a layer without activation; the probability of
+    a label is p = 1 / (1 + e^-z). ``target`` is t, (batch, labels), in [0, 1]. The loss of a sample
+    is the mean over its labels of -t log p - (1 - t) log(1 - p), and dL/dz = (p - t) / labels, as
+    torch.nn.BCEWithLogitsLoss. ``minibatch_size`` is how many rows are real.
+
+    A sample counts as wrong when any of its answers is, those being z > 0. Metrics get z, which is
+    in the order of p.
+    """
+
+    output = Input[Array]("batch labels")
+    target = Input[Array]("batch labels")
+    minibatch_size = Input[int]()
+
+    def prepare(self) -> None:
+        """Bind the gradient."""
+        z, t = element("z"), element("t")
+        small = exp(-absolute(z))
+        p = where(z >= 0, 1 / (1 + small), small / (1 + small))
+        error = (p - t) * scalar("scale")
+        self._launch = self.device.elementwise(
+            {"err": where(index(0) < scalar("samples"), error, 0.0)},
+            {"z": self.output, "t": self.target, "err": self.err_output},
+        )
+
+    def run(self) -> None:
+        """Evaluate a minibatch.
+
+        Raises:
+            DataError: a target is outside [0, 1].
+        """
+        self.samples = self.minibatch_size
+        outputs = np.asarray(self.output.read())[: self.samples]
+        targets = np.asarray(self.target.read(), np.float64)[: self.samples]
+        if not ((targets >= 0) & (targets <= 1)).all():
+            raise DataError(f"unit {self.path!r}: a target is outside [0, 1]")
+        self._launch(scale=self._scale() / self.output.shape[1], samples=self.samples)
+        z = outputs.astype(np.float64)
+        losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
+        self.loss = float(losses.mean(axis=1).sum())
+        self.n_err = int(np.count_nonzero(((z > 0) != (targets > 0.5)).any(axis=1)))
+        self.measured = measure_all(self.asked, outputs, targets) if self.asked else {}
+
+    def make_job(self, part: Part) -> Payload:
+        """Return how many samples the gradient is the mean over: all."""
+        return {"weight": part.batch.size}
 
 
 @final
@@ -195,6 +344,7 @@ class EvaluatorMSE(Evaluator):
 
     Args:
         root: report root mean squared errors.
+        metrics: what to measure besides, of outputs and targets.
 
     Attributes:
         metrics: sum, maximum and minimum of the samples' (root) mean squared errors.
@@ -205,8 +355,15 @@ class EvaluatorMSE(Evaluator):
     labels = Input[Array]("batch", dtype="int32", optional=True)
     class_targets = Input[Array]("classes *sample", optional=True)
 
-    def __init__(self, workflow: Workflow, *, root: bool = True, name: str | None = None) -> None:
-        super().__init__(workflow, name=name)
+    def __init__(
+        self,
+        workflow: Workflow,
+        *,
+        root: bool = True,
+        metrics: Sequence[Metric] = (),
+        name: str | None = None,
+    ) -> None:
+        super().__init__(workflow, metrics=metrics, name=name)
         self.root = root
         self.metrics = (0.0, 0.0, 0.0)
 
@@ -230,6 +387,7 @@ class EvaluatorMSE(Evaluator):
             errors = np.sqrt(errors)
         self.loss = float(errors.sum())
         self.metrics = (self.loss, float(errors.max()), float(errors.min()))
+        self.measured = measure_all(self.asked, outputs, targets.reshape(outputs.shape))
         if self.has_input("class_targets") and self.has_input("labels"):
             self._classify(outputs)
 

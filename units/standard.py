@@ -24,17 +24,24 @@ from veloflow.errors import GraphError
 from veloflow.units.all2all import GDSoftmax
 from veloflow.units.checkpoint import Checkpoint
 from veloflow.units.decision import DecisionGD, DecisionMSE
-from veloflow.units.evaluator import EvaluatorMSE, EvaluatorSoftmax
+from veloflow.units.evaluator import (
+    Evaluator,
+    EvaluatorMSE,
+    EvaluatorMultiLabel,
+    EvaluatorSoftmax,
+)
 from veloflow.units.gradient import Backward, GradientUnit
 from veloflow.units.layer import Branches, Layer, Rates, refuse_unknown
 from veloflow.units.learning_rate import LearningRateAdjust, Policy
 from veloflow.units.network import layers_in, make_backward, make_forwards
+from veloflow.units.rollback import EpochWatcher, Rollback
 
 if TYPE_CHECKING:
     from veloflow.core import Unit
     from veloflow.units.device_unit import DeviceUnit
     from veloflow.units.forward import Forward
     from veloflow.units.loader import Loader
+    from veloflow.units.metrics import Metric
 
 __all__ = ["StandardUnits", "standard_workflow"]
 
@@ -49,17 +56,19 @@ class StandardUnits:
         backward: what runs on the way back, in this order: gradients, and sums of errors.
         adjust: sets the learning rates, or None.
         checkpoint: asks for checkpoints, or None.
+        watchers: what goes by the epochs, right after the decision.
     """
 
     repeater: Repeater
     loader: Loader
     forwards: tuple[Forward, ...]
-    evaluator: EvaluatorSoftmax | EvaluatorMSE
+    evaluator: Evaluator
     decision: DecisionGD | DecisionMSE
     gradients: tuple[Backward, ...]
     backward: tuple[DeviceUnit, ...]
     adjust: LearningRateAdjust | None = None
     checkpoint: Checkpoint | None = None
+    watchers: tuple[EpochWatcher, ...] = ()
 
 
 def standard_workflow(
@@ -67,9 +76,15 @@ def standard_workflow(
     *,
     loader: Loader,
     layers: Sequence[Layer | Branches],
-    loss: Literal["softmax", "mse"] = "softmax",
+    loss: Literal["softmax", "mse", "multilabel"] = "softmax",
     max_epochs: int | None = None,
     fail_iterations: int = 100,
+    monitor: str | None = None,
+    min_improvement: float = 0.0,
+    metrics: Sequence[Metric] = (),
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+    watchers: Sequence[EpochWatcher] = (),
     policy: Policy | None = None,
     bias_policy: Policy | None = None,
     checkpoint_epochs: int | None = None,
@@ -83,9 +98,17 @@ def standard_workflow(
         loader: a loader in ``wf``.
         layers: from input to output; the last is ``softmax`` for the softmax loss. ``parallel``
             and ``residual`` hold branches of layers.
-        loss: "softmax" classifies by cross-entropy; "mse" approximates ``target``.
+        loss: "softmax" classifies by cross-entropy; "mse" approximates ``target``; "multilabel"
+            answers yes or no for each element of ``target``, of which many may be 1.
         max_epochs: passes of training at most; None for no limit.
-        fail_iterations: give up after so many epochs without improvement.
+        fail_iterations: give up after so many epochs without improvement (early stopping).
+        monitor: the entry of the records by which epochs are compared, such as "loss" or the name
+            of a metric.
+        min_improvement: an epoch is better only when it is by more than this.
+        metrics: what records say besides, such as ``[TopKError(5), AUC()]``.
+        label_smoothing: the share of the truth that is spread over all classes (softmax).
+        class_weights: a weight for the samples of each class (softmax).
+        watchers: units of ``wf`` that go by the epochs, such as ``Rollback(wf)``.
         policy: how learning rates change while training; None keeps them.
         bias_policy: the same for biases; by default ``policy``.
         checkpoint_epochs: ask for a checkpoint every so many epochs, and on improvement; None
@@ -101,16 +124,35 @@ def standard_workflow(
     others = [name for name in standard_workflow.__annotations__ if name not in ("rates", "return")]
     refuse_unknown("standard_workflow", rates, Rates.__optional_keys__, also=others)
     _check_layers(layers, loss)
+    if loss != "softmax" and (label_smoothing or class_weights is not None):
+        raise GraphError(
+            "standard_workflow: label_smoothing and class_weights are for the softmax loss"
+        )
     if bias_policy is not None and policy is None:
         raise GraphError("standard_workflow: bias_policy needs a policy; give Fixed() to weights")
     repeater = Repeater(wf)
     nodes = make_forwards(wf, loader, layers)
     forwards = tuple(node.forward for node in nodes)
-    evaluator, decision = (
-        _softmax_loss(wf, loader, forwards[-1], max_epochs, fail_iterations)
-        if loss == "softmax"
-        else _mse_loss(wf, loader, forwards[-1], target, max_epochs, fail_iterations)
+    evaluator: Evaluator
+    if loss == "softmax":
+        evaluator = EvaluatorSoftmax(
+            wf, metrics=metrics, label_smoothing=label_smoothing, class_weights=class_weights
+        ).link_data(loader, labels="minibatch_labels")
+    else:
+        kind = EvaluatorMSE if loss == "mse" else EvaluatorMultiLabel
+        evaluator = kind(wf, metrics=metrics).link_data(loader, "minibatch_size", target=target)
+    evaluator.link_data(forwards[-1], "output")
+    decision: DecisionGD | DecisionMSE = (DecisionMSE if loss == "mse" else DecisionGD)(
+        wf,
+        max_epochs=max_epochs,
+        fail_iterations=fail_iterations,
+        monitor=monitor,
+        min_improvement=min_improvement,
     )
+    if loss != "mse":
+        decision.link_data(evaluator, "n_err")
+    if metrics:
+        decision.link_data(evaluator, "asked", "measured")
     decision.link_data(evaluator, "samples", "loss").link_data(
         loader, "minibatch_class", "last_minibatch", "epoch_ended", "epoch_number"
     )
@@ -118,17 +160,22 @@ def standard_workflow(
     backward = make_backward(wf, evaluator, nodes, rates)
     gradients = tuple(one for one in reversed(backward) if isinstance(one, Backward))
     adjust = _adjust(wf, loader, gradients, policy, bias_policy)
+    for watcher in watchers:
+        watcher.link_data(decision, "improved").link_data(loader, "epoch_ended")
+        if isinstance(watcher, Rollback):
+            watcher.link_data(decision, "complete")
+        watcher.add(*(one for one in gradients if isinstance(one, GradientUnit)))
     units = StandardUnits(
         *(repeater, loader, forwards, evaluator, decision, gradients, backward),
-        *(adjust, checkpoint),
+        *(adjust, checkpoint, tuple(watchers)),
     )
     _link_control(wf, units)
     return units
 
 
 def _check_layers(layers: Sequence[Layer | Branches], loss: str) -> None:
-    if loss not in ("softmax", "mse"):
-        raise GraphError(f"the loss is {loss!r}; give 'softmax' or 'mse'")
+    if loss not in ("softmax", "mse", "multilabel"):
+        raise GraphError(f"the loss is {loss!r}; give 'softmax', 'mse' or 'multilabel'")
     if not layers:
         raise GraphError("the list of layers is empty; give one layer at least: [softmax(10)]")
     for number, layer in enumerate(layers):
@@ -152,28 +199,6 @@ def _check_layers(layers: Sequence[Layer | Branches], loss: str) -> None:
     if (last.gradient is GDSoftmax) != (loss == "softmax"):
         cure = "end with softmax(classes)" if loss == "softmax" else "end with linear() or tanh()"
         raise GraphError(f"the last layer is {last.text} and the loss {loss!r}; {cure}")
-
-
-def _softmax_loss(
-    wf: Workflow, loader: Loader, last: Forward, max_epochs: int | None, fail_iterations: int
-) -> tuple[EvaluatorSoftmax, DecisionGD]:
-    evaluator = EvaluatorSoftmax(wf)
-    evaluator.link_data(last, "output").link_data(loader, labels="minibatch_labels")
-    decision = DecisionGD(wf, max_epochs=max_epochs, fail_iterations=fail_iterations)
-    return evaluator, decision.link_data(evaluator, "n_err")
-
-
-def _mse_loss(
-    wf: Workflow,
-    loader: Loader,
-    last: Forward,
-    target: str,
-    max_epochs: int | None,
-    fail_iterations: int,
-) -> tuple[EvaluatorMSE, DecisionMSE]:
-    evaluator = EvaluatorMSE(wf)
-    evaluator.link_data(last, "output").link_data(loader, "minibatch_size", target=target)
-    return evaluator, DecisionMSE(wf, max_epochs=max_epochs, fail_iterations=fail_iterations)
 
 
 def _checkpoint(
@@ -201,7 +226,8 @@ def _adjust(
 
 def _link_control(wf: Workflow, units: StandardUnits) -> None:
     chain: list[Unit | None] = [wf.start, units.repeater, units.loader, *units.forwards]
-    chain += [units.evaluator, units.decision, units.checkpoint, *units.backward]
+    chain += [units.evaluator, units.decision, *units.watchers, units.checkpoint]
+    chain += units.backward
     chain += [units.adjust, units.repeater]
     for before, after in pairwise(unit for unit in chain if unit is not None):
         before >> after

@@ -189,7 +189,11 @@ def test_autoencoder_has_its_input_as_target():
         ([dropout(0.5)], {"loss": "mse"}, r"dropout\(0.5\) has no neurons of its own"),
         ([tanh, softmax(3)], {}, "layer 0 is <function tanh .*a function; give what tanh"),
         ([100, softmax(3)], {}, "layer 0 is 100, a int"),
-        ([softmax(3)], {"loss": "hinge"}, "the loss is 'hinge'; give 'softmax' or 'mse'"),
+        (
+            [softmax(3)],
+            {"loss": "hinge"},
+            "the loss is 'hinge'; give 'softmax', 'mse'",
+        ),
         ([softmax(3)], {"learing_rate": 1.0}, r"no option 'learing_rate' \(did you mean 'learning"),
         ([softmax(3)], {"max_epoch": 1}, r"no option 'max_epoch' \(did you mean 'max_epochs'"),
         ([softmax(3)], {"bias_policy": Exp(0.5)}, "bias_policy needs a policy"),

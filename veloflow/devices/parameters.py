@@ -78,6 +78,7 @@ class Parameters:
         self.values: Array = device.array((0,), self.dtype)
         self.gradients: Array = device.array((0,), self.dtype)
         self.slots: dict[str, Array] = {}
+        self.loads = 0  #: how often values were written back; who has copies looks here
 
     def declare(self, name: str, shape: Sequence[int]) -> Parameter:
         """Declare a parameter; it has no memory before :meth:`allocate`.
@@ -173,6 +174,7 @@ class Parameters:
                 )
         for name, values in saved.items():
             here[name].write(values)
+        self.loads += 1
 
     def sha256(self) -> str:
         """Return the SHA-256 of all values in name order, as little-endian float32."""

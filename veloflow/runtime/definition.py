@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import pkgutil
 import sys
 import traceback
@@ -25,6 +24,9 @@ __all__ = ["Definition", "find_definition", "known_definitions"]
 
 _PACKAGE = "veloflow.workflows"
 _GROUP = "veloflow.workflows"
+#: files that describe a network instead of building it, and what reads them
+_DOCUMENTS = (".yaml", ".yml", ".toml")
+_READER = "veloflow.units.document"
 
 Build = Callable[..., None]
 
@@ -40,7 +42,7 @@ class Definition:
     @property
     def summary(self) -> str:
         """The first line of what the definition says of itself."""
-        module = inspect.getmodule(self.build) or sys.modules.get(self.build.__module__)
+        module = sys.modules.get(self.build.__module__)
         text = (module.__doc__ if module else None) or self.build.__doc__ or ""
         return text.strip().split("\n", maxsplit=1)[0]
 
@@ -89,8 +91,10 @@ def find_definition(name: str) -> Definition:
         NotFoundError: there is none; the message names the nearest.
         DefinitionError: the file cannot be read, or has no ``build`` function.
     """
-    if name.endswith(".py") or "/" in name:
-        path = Path(name).resolve()
+    path = Path(name).resolve()
+    if path.suffix in _DOCUMENTS:
+        return _from_document(path)
+    if path.suffix == ".py" or "/" in name:
         return _from_module(path.stem, _import_file(path))
     for entry in entry_points(group=_GROUP, name=name):
         return _from_module(name, _import_module(entry.module))
@@ -101,6 +105,19 @@ def find_definition(name: str) -> Definition:
             f"./{name}.py"
         )
     return _from_module(name, _import_module(f"{_PACKAGE}.{name}"))
+
+
+def _from_document(path: Path) -> Definition:
+    """Return the definition that a YAML or TOML file describes."""
+    _demand_file(path)
+    build_of: Callable[[Path], Build] = importlib.import_module(_READER).build_of
+    return Definition(path.stem, build_of(path), path)
+
+
+def _demand_file(path: Path) -> None:
+    if not path.is_file():
+        near = nearest(path.name, [one.name for one in path.parent.glob(f"*{path.suffix}")])
+        raise NotFoundError(f"no definition file {path}{near}")
 
 
 def _from_module(name: str, module: ModuleType) -> Definition:
@@ -115,9 +132,7 @@ def _from_module(name: str, module: ModuleType) -> Definition:
 
 
 def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        near = nearest(path.name, [one.name for one in path.parent.glob("*.py")])
-        raise NotFoundError(f"no definition file {path}{near}")
+    _demand_file(path)
     # a name of its own for each path, so that two files of one name do not meet
     digest = blake2b(str(path).encode(), digest_size=6).hexdigest()
     spec = importlib.util.spec_from_file_location(f"_veloflow_{path.stem}_{digest}", path)

@@ -41,6 +41,7 @@ class PieceFarm(Farm):
         self._number = 0
         self._version = 0
         self._is_changed = True
+        self._loads = parameters.loads
 
     @property
     def issued(self) -> int:
@@ -48,7 +49,9 @@ class PieceFarm(Farm):
         return self._number
 
     def _publish(self) -> None:
-        """Publish the parameters if a step was taken since the last time."""
+        """Publish the parameters if a step was taken since the last time, or old ones came back."""
+        if self._parameters.loads != self._loads:
+            self._loads, self._is_changed = self._parameters.loads, True
         if self._is_changed and self._parameters.values.size:
             self._version += 1
             self.crew.publish(

@@ -121,7 +121,7 @@ def session_of(plan: Plan, device: Device, *, accepts_source: bool = False) -> t
 def _written(plan: Plan) -> Iterator[Path]:
     """Give a file, of this user alone, with the definition that the master has sent."""
     name = Path(plan.workflow).name
-    if not re.fullmatch(r"\w{1,100}\.py", name):
+    if not re.fullmatch(r"\w{1,100}\.(py|ya?ml|toml)", name):
         name = "definition.py"
     with tempfile.TemporaryDirectory(prefix="veloflow-definition-") as folder:
         path = Path(folder) / name

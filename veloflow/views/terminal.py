@@ -228,6 +228,10 @@ class ProgressBars:
         return found
 
 
+#: of a class in an epoch's record; what else there is are metrics
+_USUAL_ENTRIES = frozenset({"samples", "n_errors", "error_percent", "loss", "loss_max", "loss_min"})
+
+
 def epoch_line(record: Mapping[str, Any], *, improved: bool, seconds: float) -> Text:
     """Return an epoch's record as a line: error and loss of each class, seconds so far, if best."""
     line = Text(f"epoch {record['epoch']:4d}")
@@ -243,6 +247,8 @@ def epoch_line(record: Mapping[str, Any], *, improved: bool, seconds: float) -> 
             line.append(" loss ", "dim").append(f"{entry['loss']:<6.4g}")
         else:
             line.append("loss ", "dim").append(f"{entry['loss']:<10.6g}", style)
+        for metric in [one for one in entry if one not in _USUAL_ENTRIES]:
+            line.append(f" {metric} ", "dim").append(f"{entry[metric]:<6.4g}")
     line.append(f"  {duration(seconds):>7}")
     return line.append("  best", "green") if improved else line
 
