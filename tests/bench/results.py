@@ -29,8 +29,10 @@ from torch.nn import functional
 
 import veloflow
 from veloflow.units import read_idx
+from veloflow.workflows.approximator import samples
 from veloflow.workflows.docstrings import texts, tokens
 from veloflow.workflows.lines import line_images
+from veloflow.workflows.mnist7 import SEGMENTS
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -78,6 +80,10 @@ def mnist(train: int = 10000, test: int = 10000):
         labels = read_idx(DATA / f"{name}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
         found += [((x - low) / (high - low) * 2 - 1)[:, None], torch.tensor(labels)]
     return tuple(found)
+
+
+#: all that there are of both
+whole = mnist(10000, 10000)
 
 
 @cache
@@ -302,7 +308,7 @@ class Reader(nn.Module):
 def contrast(seed: int) -> float:
     """Train a Boltzmann machine by CD-1 as workflows/mnist_rbm.py does; return its least RMSE."""
     torch.manual_seed(seed)
-    x, v = (one.flatten(1) / 2 + 0.5 for one in (mnist()[0], mnist()[2]))
+    x, v = (one.flatten(1) / 2 + 0.5 for one in (whole()[0], whole()[2]))
     w, b, a = torch.randn(500, 784) * 0.01, torch.zeros(500), torch.zeros(784)
     speeds = [torch.zeros_like(one) for one in (w, b, a)]
     best = math.inf
@@ -321,13 +327,116 @@ def contrast(seed: int) -> float:
                 speed.mul_(0.5).add_(step, alpha=0.1 / len(v0))
                 one.add_(speed)
         best = min(best, float((chain(v)[1] - v).square().mean(1).sqrt().mean()))
+
+
+@cache
+def digit_segments():
+    """Return MNIST's images (n, 784) and the segments of each digit, for training and testing."""
+    x, y, v, w = whole()
+    lit = torch.tensor(SEGMENTS, dtype=torch.float32)
+    return x.flatten(1), lit[y], v.flatten(1), lit[w]
+
+
+@cache
+def nine_numbers():
+    """Return the approximator's samples: 4,000 to learn from and 1,000 others."""
+    x, y = (torch.tensor(one, dtype=torch.float32) for one in samples(5000))
+    return x[1000:], y[1000:], x[:1000], y[:1000]
+
+
+def approximate(make, data, *, epochs, minibatch, rate, moment, decay):
+    """Return a function of a seed: train a network to targets, return its least figure.
+
+    The figure is the error in percent of the nearest digit for segments, else the mean RMSE.
+    """
+
+    def figure(y, t):
+        if y.shape[1] != 7:
+            return float((y - t).square().mean(1).sqrt().mean())
+        lit = torch.tensor(SEGMENTS, dtype=torch.float32)
+        return (
+            100
+            * float((torch.cdist(y, lit).argmin(1) != torch.cdist(t, lit).argmin(1)).sum())
+            / len(y)
+        )
+
+    def train(seed: int) -> float:
+        torch.manual_seed(seed)
+        x, t, v, u = data()
+        net = make()
+        begin(net)
+        solver = sgd(net, rate, moment, decay)
+        best = math.inf
+        for _ in range(epochs):
+            for batch in torch.randperm(len(x)).split(minibatch):
+                solver.zero_grad()
+                ((net(x[batch]) - t[batch]).square().sum() / 2 / len(batch)).backward()
+                solver.step()
+            with torch.no_grad():
+                best = min(best, figure(net(v), u))
+        return best
+
+    return train
+
+
+def softplus_with_orthogonal_rows(seed: int) -> float:
+    """Train mnist_relu's network, whose gradient has a term for orthogonality, as ours has."""
+    torch.manual_seed(seed)
+    x, y, v, w = whole()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.Softplus(), nn.Linear(100, 10))
+    begin(net)
+    solver = sgd(net, 0.03, 0.0, 0.0)
+    best = 100.0
+    for _ in range(10):
+        for batch in torch.randperm(len(x)).split(60):
+            solver.zero_grad()
+            functional.cross_entropy(net(x[batch]), y[batch]).backward()
+            with torch.no_grad():
+                for layer in (net[1], net[3]):
+                    rows = layer.weight
+                    rows.grad += 0.001 / len(rows) * (rows.sum(0) - rows)
+            solver.step()
+        with torch.no_grad():
+            best = min(best, 100 * float((net(v).argmax(1) != w).float().mean()))
+    return best
+
+
+def tumours(seed: int) -> float:
+    """Train breast_cancer's network with AdamW; return the least validation loss."""
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.model_selection import train_test_split
+
+    torch.manual_seed(seed)
+    data, labels = load_breast_cancer(return_X_y=True)
+    parts = train_test_split(data, labels, test_size=0.2, stratify=labels, random_state=seed)
+    low, high = parts[0].min(0), parts[0].max(0)
+    x, v = (torch.tensor((one - low) / (high - low) * 2 - 1).float() for one in parts[:2])
+    y, w = (torch.tensor(one) for one in parts[2:])
+    net = nn.Sequential(nn.Linear(30, 16), nn.ReLU(), nn.Linear(16, 2))
+    begin(net)
+    nn.init.kaiming_normal_(net[0].weight, nonlinearity="relu")
+    biases = [layer.bias for layer in (net[0], net[2])]
+    weights = [{"params": [net[0].weight, net[2].weight], "weight_decay": 0.01},
+               {"params": biases, "weight_decay": 0.0}]  # fmt: skip
+    solver = torch.optim.AdamW(weights, lr=0.003)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(solver, patience=4, threshold=0)
+    best = math.inf
+    for _ in range(40):
+        for batch in torch.randperm(len(x)).split(32):
+            solver.zero_grad()
+            functional.cross_entropy(net(x[batch]), y[batch]).backward()
+            solver.step()
+        with torch.no_grad():
+            loss = float(functional.cross_entropy(net(v), w))
+        plateau.step(loss)
+        best = min(best, loss)
     return best
 
 
 WORKFLOWS = {
     "mnist_lstm": Workflow(
         "15 epochs, minibatch 100, Adam 0.002",
-        classify(Rows, mnist, epochs=15, minibatch=100, rate=0.002, solver=adam),
+        classify(Rows, whole, epochs=15, minibatch=100, rate=0.002, solver=adam),
         {"data": DATA},
     ),
     "mnist_rbm": Workflow(
@@ -339,6 +448,33 @@ WORKFLOWS = {
     "docstrings": Workflow(
         "8 epochs, minibatch 50, Adam 0.003",
         classify(Reader, documents, epochs=8, minibatch=50, rate=0.003, solver=adam),
+    ),
+    "mnist_relu": Workflow(
+        "10 epochs, minibatch 60, SGD 0.03, orthogonality 0.001",
+        softplus_with_orthogonal_rows,
+        {"data": DATA},
+    ),
+    "mnist7": Workflow(
+        "10 epochs, minibatch 60, SGD 0.01, decay 5e-5; error of the nearest digit",
+        approximate(
+            lambda: nn.Sequential(nn.Linear(784, 100), Tanh(), nn.Linear(100, 100), Tanh(),
+                                  nn.Linear(100, 7), Tanh()),
+            digit_segments, epochs=10, minibatch=60, rate=0.01, moment=0.0, decay=5e-5,
+        ),
+        {"data": DATA},
+    ),
+    "approximator": Workflow(
+        "5,000 samples, 20 epochs, minibatch 100, SGD 0.01, momentum 0.9, decay 5e-5",
+        approximate(
+            lambda: nn.Sequential(nn.Linear(9, 810), Tanh(), nn.Linear(810, 9)),
+            nine_numbers, epochs=20, minibatch=100, rate=0.01, moment=0.9, decay=5e-5,
+        ),
+        figure="validation_loss",
+    ),
+    "breast_cancer": Workflow(
+        "40 epochs, minibatch 32, AdamW 0.003, decay 0.01, a tenth on plateaus; cross-entropy",
+        tumours,
+        figure="validation_loss",
     ),
     "mnist_conv": Workflow(
         "1,000 images (500 for validation), 2 epochs, minibatch 6, SGD 0.005, momentum 0.5, "

@@ -8,8 +8,13 @@ from collections.abc import Callable
 
 from veloflow import Workflow
 from veloflow.units import (
+    AUC,
+    Adam,
     ArrayLoader,
+    Cosine,
     Layer,
+    Rollback,
+    TopKError,
     activation,
     attention,
     avg_pool,
@@ -158,6 +163,17 @@ def online_map(wf: Workflow) -> None:
     kohonen_workflow(wf, loader=_images(wf), shape=(3, 4), rule="online", max_epochs=2)
 
 
+def solvers(wf: Workflow) -> None:
+    """Three solvers, clipping, limits, steps of two minibatches; metrics; back to the best."""
+    layers = [tanh(16, solver=Adam(), gradient_moment=0, learning_rate=0.05, max_norm=1),
+              tanh(12, solver_bias="rprop", gradient_moment_bias=0),
+              softmax(10, solver="nesterov")]  # fmt: skip
+    _trained(wf, layers, learning_rate=1.0, clip_norm=0.5, accumulate=2, policy=Cosine(20),
+             metrics=[AUC(), TopKError(3)], label_smoothing=0.1, class_weights=[1, 2] * 5,
+             watchers=[Rollback(wf, patience=1, minus=0.5)], monitor="auc",
+             max_epochs=4)  # fmt: skip
+
+
 FAMILIES: dict[str, Callable[[Workflow], None]] = {
     one.__name__: one
     for one in (
@@ -175,6 +191,7 @@ FAMILIES: dict[str, Callable[[Workflow], None]] = {
         machine,
         batch_map,
         online_map,
+        solvers,
     )
 }
 
