@@ -56,7 +56,12 @@ from veloflow.units.convolution import (
     conv,
 )
 from veloflow.units.cutter import Cutter, GDCutter, cut
-from veloflow.units.datasets import DigitsLoader, WineLoader, digits
+from veloflow.units.datasets import (
+    BreastCancerLoader,
+    DigitsLoader,
+    WineLoader,
+    digits,
+)
 from veloflow.units.decision import Decision, DecisionGD, DecisionMSE
 from veloflow.units.deconvolution import Deconv, GDDeconv, deconv
 from veloflow.units.depooling import Depooling, GDDepooling, depool
@@ -232,6 +237,7 @@ __all__ = [
     "Backward",
     "BatchNorm",
     "Branches",
+    "BreastCancerLoader",
     "Checkpoint",
     "Concat",
     "Constant",

@@ -12,7 +12,7 @@ from veloflow.units.fullbatch import FullBatchLoader, Samples
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DigitsLoader", "WineLoader", "digits"]
+__all__ = ["BreastCancerLoader", "DigitsLoader", "WineLoader", "digits"]
 
 
 @cache
@@ -52,4 +52,19 @@ class WineLoader(FullBatchLoader):
         from sklearn.datasets import load_wine
 
         data, labels = load_wine(return_X_y=True)
+        return Samples(data, labels, (0, 0, len(data)))
+
+
+@final
+class BreastCancerLoader(FullBatchLoader):
+    """569 breast tumours with 30 measurements each, malignant (0) or benign (1) (Wolberg, 1995).
+
+    All are for training; ``validation_ratio`` holds some out.
+    """
+
+    def load_samples(self) -> Samples:
+        """Return the tumours."""
+        from sklearn.datasets import load_breast_cancer
+
+        data, labels = load_breast_cancer(return_X_y=True)
         return Samples(data, labels, (0, 0, len(data)))

@@ -1,33 +1,18 @@
 """A real table: 569 breast tumours, 30 measurements each, benign or malignant (Wolberg, 1995)."""
 
-from typing import final
-
 from veloflow import Workflow
 from veloflow.units import (
     AUC,
     F1,
     AdamW,
+    BreastCancerLoader,
     FanIn,
-    FullBatchLoader,
     He,
     OnPlateau,
-    Samples,
     relu,
     softmax,
     standard_workflow,
 )
-
-
-@final
-class TumourLoader(FullBatchLoader):
-    """The table that comes with scikit-learn; a fifth of it, of each class, is held out."""
-
-    def load_samples(self) -> Samples:
-        """Return the tumours."""
-        from sklearn.datasets import load_breast_cancer
-
-        data, labels = load_breast_cancer(return_X_y=True)
-        return Samples(data, labels, (0, 0, len(data)))
 
 
 def build(
@@ -48,7 +33,9 @@ def build(
     """
     standard_workflow(
         wf,
-        loader=TumourLoader(wf, minibatch_size=32, normalization="pointwise", validation_ratio=0.2),
+        loader=BreastCancerLoader(
+            wf, minibatch_size=32, normalization="pointwise", validation_ratio=0.2
+        ),
         layers=[relu(hidden, weights_filling=He()), softmax(2, weights_filling=FanIn())],
         solver=AdamW(),
         learning_rate=rate,

@@ -9,14 +9,15 @@ from veloflow.devices import Array
 from veloflow.errors import DataError
 from veloflow.units import FanIn, FullBatchLoader, Samples, read_idx, standard_workflow, tanh
 
-#: top, upper left, upper right, middle, lower left, lower right, bottom; 1 is lit, -1 is dark
-SEGMENTS = np.array(
-    [[+1, +1, +1, -1, +1, +1, +1], [-1, -1, +1, -1, -1, +1, -1], [+1, -1, +1, +1, +1, -1, +1],
-     [+1, -1, +1, +1, -1, +1, +1], [-1, +1, +1, +1, -1, +1, -1], [+1, +1, -1, +1, -1, +1, +1],
-     [+1, +1, -1, +1, +1, +1, +1], [+1, -1, +1, -1, -1, +1, -1], [+1, +1, +1, +1, +1, +1, +1],
-     [+1, +1, +1, +1, -1, +1, +1]],
-    np.float64,
-)  # fmt: skip
+
+def segments() -> np.ndarray:
+    """Return the segments of each digit, (10, 7): 1 is lit, -1 is dark.
+
+    They are the top, upper left, upper right, middle, lower left, lower right and bottom one.
+    """
+    lit = ("1110111", "0010010", "1011101", "1011011", "0111010",
+           "1101011", "1101111", "1010010", "1111111", "1111011")  # fmt: skip
+    return np.array([[2.0 * int(one) - 1 for one in digit] for digit in lit])
 
 
 class SegmentLoader(FullBatchLoader):
@@ -35,7 +36,7 @@ class SegmentLoader(FullBatchLoader):
     def initialize(self) -> None:
         """Read the images; put the digits' segments on the device."""
         super().initialize()
-        self.class_targets = self.device.asarray(SEGMENTS, self.settings.dtype)
+        self.class_targets = self.device.asarray(segments(), self.settings.dtype)
 
     def load_samples(self) -> Samples:
         """Return the images, those for validation first.
@@ -54,7 +55,7 @@ class SegmentLoader(FullBatchLoader):
         ]
         numbers = np.concatenate(labels)
         lengths = (0, len(labels[0]), len(labels[1]))
-        data, targets = np.concatenate(images), SEGMENTS[numbers]
+        data, targets = np.concatenate(images), segments()[numbers]
         return Samples(data, numbers, lengths, targets, classes=range(10))
 
 

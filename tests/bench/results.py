@@ -32,7 +32,7 @@ from veloflow.units import read_idx
 from veloflow.workflows.approximator import samples
 from veloflow.workflows.docstrings import texts, tokens
 from veloflow.workflows.lines import line_images
-from veloflow.workflows.mnist7 import SEGMENTS
+from veloflow.workflows.mnist7 import segments
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -80,10 +80,6 @@ def mnist(train: int = 10000, test: int = 10000):
         labels = read_idx(DATA / f"{name}-labels-idx1-ubyte.gz")[:count].astype(np.int64)
         found += [((x - low) / (high - low) * 2 - 1)[:, None], torch.tensor(labels)]
     return tuple(found)
-
-
-#: all that there are of both
-whole = mnist(10000, 10000)
 
 
 @cache
@@ -308,7 +304,7 @@ class Reader(nn.Module):
 def contrast(seed: int) -> float:
     """Train a Boltzmann machine by CD-1 as workflows/mnist_rbm.py does; return its least RMSE."""
     torch.manual_seed(seed)
-    x, v = (one.flatten(1) / 2 + 0.5 for one in (whole()[0], whole()[2]))
+    x, v = (one.flatten(1) / 2 + 0.5 for one in (mnist()[0], mnist()[2]))
     w, b, a = torch.randn(500, 784) * 0.01, torch.zeros(500), torch.zeros(784)
     speeds = [torch.zeros_like(one) for one in (w, b, a)]
     best = math.inf
@@ -327,13 +323,14 @@ def contrast(seed: int) -> float:
                 speed.mul_(0.5).add_(step, alpha=0.1 / len(v0))
                 one.add_(speed)
         best = min(best, float((chain(v)[1] - v).square().mean(1).sqrt().mean()))
+    return best
 
 
 @cache
 def digit_segments():
     """Return MNIST's images (n, 784) and the segments of each digit, for training and testing."""
-    x, y, v, w = whole()
-    lit = torch.tensor(SEGMENTS, dtype=torch.float32)
+    x, y, v, w = mnist()
+    lit = torch.tensor(segments(), dtype=torch.float32)
     return x.flatten(1), lit[y], v.flatten(1), lit[w]
 
 
@@ -353,7 +350,7 @@ def approximate(make, data, *, epochs, minibatch, rate, moment, decay):
     def figure(y, t):
         if y.shape[1] != 7:
             return float((y - t).square().mean(1).sqrt().mean())
-        lit = torch.tensor(SEGMENTS, dtype=torch.float32)
+        lit = torch.tensor(segments(), dtype=torch.float32)
         return (
             100
             * float((torch.cdist(y, lit).argmin(1) != torch.cdist(t, lit).argmin(1)).sum())
@@ -382,7 +379,7 @@ def approximate(make, data, *, epochs, minibatch, rate, moment, decay):
 def softplus_with_orthogonal_rows(seed: int) -> float:
     """Train mnist_relu's network, whose gradient has a term for orthogonality, as ours has."""
     torch.manual_seed(seed)
-    x, y, v, w = whole()
+    x, y, v, w = mnist()
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.Softplus(), nn.Linear(100, 10))
     begin(net)
     solver = sgd(net, 0.03, 0.0, 0.0)
@@ -434,21 +431,6 @@ def tumours(seed: int) -> float:
 
 
 WORKFLOWS = {
-    "mnist_lstm": Workflow(
-        "15 epochs, minibatch 100, Adam 0.002",
-        classify(Rows, whole, epochs=15, minibatch=100, rate=0.002, solver=adam),
-        {"data": DATA},
-    ),
-    "mnist_rbm": Workflow(
-        "500 hidden, CD-1, 15 epochs, minibatch 100, SGD 0.1, momentum 0.5, decay 2e-4",
-        contrast,
-        {"data": DATA},
-        "validation_loss",
-    ),
-    "docstrings": Workflow(
-        "8 epochs, minibatch 50, Adam 0.003",
-        classify(Reader, documents, epochs=8, minibatch=50, rate=0.003, solver=adam),
-    ),
     "mnist_relu": Workflow(
         "10 epochs, minibatch 60, SGD 0.03, orthogonality 0.001",
         softplus_with_orthogonal_rows,
@@ -475,6 +457,21 @@ WORKFLOWS = {
         "40 epochs, minibatch 32, AdamW 0.003, decay 0.01, a tenth on plateaus; cross-entropy",
         tumours,
         figure="validation_loss",
+    ),
+    "mnist_lstm": Workflow(
+        "15 epochs, minibatch 100, Adam 0.002",
+        classify(Rows, mnist, epochs=15, minibatch=100, rate=0.002, solver=adam),
+        {"data": DATA},
+    ),
+    "mnist_rbm": Workflow(
+        "500 hidden, CD-1, 15 epochs, minibatch 100, SGD 0.1, momentum 0.5, decay 2e-4",
+        contrast,
+        {"data": DATA},
+        "validation_loss",
+    ),
+    "docstrings": Workflow(
+        "8 epochs, minibatch 50, Adam 0.003",
+        classify(Reader, documents, epochs=8, minibatch=50, rate=0.003, solver=adam),
     ),
     "mnist_conv": Workflow(
         "1,000 images (500 for validation), 2 epochs, minibatch 6, SGD 0.005, momentum 0.5, "

@@ -93,7 +93,7 @@ def test_options_of_a_file(tmp_path):
     result = veloflow.run(path, device="numpy", max_epochs=1, width=7, learning_rate="0.5")
     assert result.options == {"learning_rate": 0.5, "max_epochs": 1, "width": 7}
     assert result.graph["All2AllTanh_3"].weights.shape == (7, 7)
-    assert result.graph["GDTanh"].weights_numbers.rate == 0.5 * 0  # a warm-up begins with 0
+    assert result.graph["LearningRateAdjust"]._adjusted[0].base == 0.5
     with pytest.raises(OptionError, match=r"unknown option 'widht' \(did you mean 'width'\?\)"):
         veloflow.run(path, device="numpy", widht=7)
 
