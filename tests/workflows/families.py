@@ -168,10 +168,9 @@ def solvers(wf: Workflow) -> None:
     layers = [tanh(16, solver=Adam(), gradient_moment=0, learning_rate=0.05, max_norm=1),
               tanh(12, solver_bias="rprop", gradient_moment_bias=0),
               softmax(10, solver="nesterov")]  # fmt: skip
-    _trained(wf, layers, learning_rate=1.0, clip_norm=0.5, accumulate=2, policy=Cosine(20),
+    _trained(wf, layers, learning_rate=3.0, clip_norm=0.5, accumulate=2, policy=Cosine(20),
              metrics=[AUC(), TopKError(3)], label_smoothing=0.1, class_weights=[1, 2] * 5,
-             watchers=[Rollback(wf, patience=1, minus=0.5)], monitor="auc",
-             max_epochs=4)  # fmt: skip
+             watchers=[Rollback(wf, patience=1, minus=0.5)], monitor="auc")  # fmt: skip
 
 
 FAMILIES: dict[str, Callable[[Workflow], None]] = {
