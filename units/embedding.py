@@ -210,13 +210,16 @@ class PositionalEncoding(Forward):
         """Declare the output."""
         self.output = self.declare(*self.input.shape)
 
-    def prepare(self) -> None:
-        """Compute the waves and bind the sum."""
+    def waves(self) -> NDArray[np.float64]:
+        """Return what is added to each sequence: float64 (time, size)."""
         _, time, size = self.input.shape
         even = np.arange(size) // 2 * 2
         angle = np.arange(time)[:, None] / 10000.0 ** (even / size)
-        waves = np.where(np.arange(size) % 2, np.cos(angle), np.sin(angle))
-        added = self.device.asarray(waves[None], self.input.dtype)
+        return np.where(np.arange(size) % 2, np.cos(angle), np.sin(angle))
+
+    def prepare(self) -> None:
+        """Compute the waves and bind the sum."""
+        added = self.device.asarray(self.waves()[None], self.input.dtype)
         self._launch = self.device.elementwise(
             {"y": element("x") + element("wave")},
             {"x": self.input, "y": self.output, "wave": added},

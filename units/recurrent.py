@@ -84,6 +84,7 @@ class RNN(Recurrent):
                 f"unit {self.path!r} has no nonlinearity {nonlinearity!r}"
                 f"{nearest(nonlinearity, _NONLINEARITIES)}; give 'tanh' or 'relu'"
             )
+        self.nonlinearity = nonlinearity
         self.function, self.derivative = _NONLINEARITIES[nonlinearity]
 
     def bind_steps(self) -> list[Step]:

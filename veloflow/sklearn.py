@@ -34,6 +34,7 @@ from veloflow.units.all2all import linear, relu, sigmoid, softmax, softplus, tan
 from veloflow.units.dropout import dropout
 from veloflow.units.fullbatch import ArrayLoader
 from veloflow.units.normalization import normalizer_of
+from veloflow.units.solvers import solver_of
 from veloflow.units.standard import standard_workflow
 
 if TYPE_CHECKING:
@@ -63,13 +64,13 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         hidden_layer_sizes: Sequence[int] = (100,),
         *,
         activation: str = "relu",
-        solver: str = "momentum",
+        solver: str = "adam",
         learning_rate: float | None = None,
         momentum: float = 0.9,
         weights_decay: float = 0.0,
         dropout: float = 0.0,
         batch_size: int = 50,
-        max_epochs: int = 100,
+        max_epochs: int = 200,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
@@ -124,7 +125,9 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         given: dict[str, Any] = {"targets": y}
         if self._loss == "softmax":
             given = {"labels": y, "classes": range(outputs)}
-        rates: dict[str, Any] = {} if self.solver == "momentum" else {"solver": self.solver}
+        rates: dict[str, Any] = {"solver": self.solver}
+        if solver_of(self.solver).uses_moment:
+            rates["gradient_moment"] = self.momentum
         if self.learning_rate is not None:
             rates["learning_rate"] = self.learning_rate
 
@@ -143,7 +146,6 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
                 loss=self._loss,
                 max_epochs=epochs,
                 fail_iterations=self.n_iter_no_change if holds_out else max(epochs, 1),
-                gradient_moment=self.momentum,
                 weights_decay=self.weights_decay,
                 **rates,
             )

@@ -16,7 +16,9 @@ from veloflow.units import (
     ArrayLoader,
     Forward,
     Layer,
+    TextLoader,
     activation,
+    attention,
     avg_pool,
     batch_norm,
     channels,
@@ -24,15 +26,21 @@ from veloflow.units import (
     cut,
     digits,
     dropout,
+    embedding,
+    gru,
     layer_norm,
     linear,
     lrn,
+    lstm,
     max_abs_pool,
     max_pool,
+    mean_over_time,
     mul,
     parallel,
+    positional_encoding,
     relu,
     residual,
+    rnn,
     sigmoid,
     softmax,
     softplus,
@@ -54,6 +62,8 @@ runtime = pytest.importorskip("onnxruntime")
 #: public forward units that ONNX cannot express, and why
 NOT_IN_ONNX: dict[str, str] = {
     "Depooling": "the winners of a pooling layer are no tensor of the graph",
+    "Kohonen": "it is looked at by itself, and no evaluator reads it",
+    "RBM": "what it draws depends on the sample's place in the epoch",
 }
 
 
@@ -174,6 +184,37 @@ def test_regression(tmp_path):
     )
     assert [dim.dim_value for dim in file.graph.output[0].type.tensor_type.shape.dim][1:] == [3]
     assert "labels" not in {one.key for one in file.metadata_props}
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("make", [lstm, gru, rnn], ids=lambda one: one.__name__)
+def test_recurrent_layers(tmp_path, make, sequences):
+    layers = [make(6, return_sequences=True), make(5, return_sequences=sequences), softmax(10)]
+    exported(named(network, layers=layers, shape=(8, 8)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [lstm(5, masked=True)],
+        [gru(5, masked=True, return_sequences=True), rnn(4, "relu", masked=True)],
+        [positional_encoding(), attention(2, masked=True), mean_over_time(masked=True)],
+        [attention(3, causal=True), mean_over_time()],
+    ],
+    ids=str,
+)
+def test_texts_of_uneven_lengths(tmp_path, layers):
+    texts = [("a b c d", 0), ("b", 1), ("c a a", 1), ("d d d d d d d d", 0), ("a z", 1)]
+
+    def build(wf):
+        loader = TextLoader(wf, texts, length=7, minibatch_size=3)
+        every = [embedding(10, 6, padding=0), *layers, softmax(2)]
+        standard_workflow(wf, loader=loader, layers=every, max_epochs=1)
+
+    with model_of(build) as model:
+        path = export_onnx(model, tmp_path / "model.onnx")
+        rows = np.stack([model.loader.vocabulary.encode(t.split(), 7) for t, _ in texts])
+        assert compare(model, path, rows) <= 1e-5
 
 
 def test_a_difference_is_an_error(tmp_path):

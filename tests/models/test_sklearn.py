@@ -18,8 +18,8 @@ from veloflow.sklearn import VeloflowClassifier, VeloflowRegressor
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        VeloflowClassifier(hidden_layer_sizes=(10,), max_epochs=30),
-        VeloflowRegressor(hidden_layer_sizes=(10,), max_epochs=30),
+        VeloflowClassifier(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01),
+        VeloflowRegressor(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -29,7 +29,8 @@ def test_scikit_learns_own_checks(estimator, check):
 def test_digits_in_a_pipeline_with_a_grid():
     x, y = load_digits(return_X_y=True)
     pipeline = make_pipeline(
-        StandardScaler(), VeloflowClassifier(max_epochs=5, random_state=0, normalization="none")
+        StandardScaler(),
+        VeloflowClassifier(max_epochs=5, learning_rate=0.01, random_state=0, normalization="none"),
     )
     grid = {"veloflowclassifier__hidden_layer_sizes": [(3,), (40,)]}
     search = GridSearchCV(pipeline, grid, cv=2).fit(x[:600], y[:600])
@@ -40,7 +41,9 @@ def test_digits_in_a_pipeline_with_a_grid():
 def test_labels_of_any_kind_come_back():
     x, y = load_wine(return_X_y=True)
     names = np.array(["red", "white", "rose"])[y]
-    model = VeloflowClassifier((8,), max_epochs=20, random_state=1).fit(x, names)
+    model = VeloflowClassifier((8,), max_epochs=20, learning_rate=0.01, random_state=1).fit(
+        x, names
+    )
     assert model.classes_.tolist() == ["red", "rose", "white"]
     assert model.score(x, names) > 0.95
     shares = model.predict_proba(x)
@@ -62,7 +65,7 @@ def test_early_stopping_keeps_the_best_parameters():
     x, y = load_digits(return_X_y=True)
     model = VeloflowClassifier(
         (10,), max_epochs=30, early_stopping=True, n_iter_no_change=2, random_state=0,
-        learning_rate=0.5,
+        learning_rate=0.05,
     ).fit(x[:300], y[:300])  # fmt: skip
     assert model.n_iter_ < 30
     assert model.best_epoch_ <= model.n_iter_ - 1
@@ -70,7 +73,7 @@ def test_early_stopping_keeps_the_best_parameters():
 
 def test_partial_fit_learns_bit_by_bit_though_a_part_lacks_classes():
     x, y = load_wine(return_X_y=True)
-    model = VeloflowClassifier((8,), random_state=0, batch_size=20)
+    model = VeloflowClassifier((8,), random_state=0, batch_size=20, learning_rate=0.01)
     model.partial_fit(x, y, classes=[0, 1, 2])
     for _ in range(15):
         for part in (y != 2, y == 2):
@@ -84,7 +87,7 @@ def test_partial_fit_learns_bit_by_bit_though_a_part_lacks_classes():
 
 def test_regression_on_real_data_beats_a_straight_line_by_nothing_less():
     x, y = load_diabetes(return_X_y=True)
-    model = VeloflowRegressor((), max_epochs=50, random_state=0)
+    model = VeloflowRegressor((), max_epochs=50, learning_rate=0.01, random_state=0)
     assert cross_val_score(model, x, y, cv=3).mean() > 0.4
     two = VeloflowRegressor((10,), max_epochs=5, random_state=0).fit(x, np.stack([y, -y], axis=1))
     assert two.predict(x).shape == (len(x), 2)
@@ -98,6 +101,14 @@ def test_export_gives_the_same_probabilities(tmp_path):
     session = runtime.InferenceSession(model.export_onnx(tmp_path / "wine.onnx"))
     (found,) = session.run(None, {"input": x.astype(np.float32)})
     np.testing.assert_allclose(found, model.predict_proba(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["momentum", "nesterov", "rmsprop", "rprop"])
+def test_other_solvers(solver):
+    x, y = load_wine(return_X_y=True)
+    model = VeloflowClassifier((8,), solver=solver, max_epochs=40, random_state=0, batch_size=200)
+    untrained = clone(model).set_params(max_epochs=1).fit(x, y)
+    assert model.fit(x, y).score(x, y) > max(0.6, untrained.score(x, y))
 
 
 def test_a_wrong_parameter_is_named():

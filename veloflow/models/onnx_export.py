@@ -10,6 +10,7 @@ import numpy as np
 
 import veloflow
 import veloflow.models.onnx_layers
+import veloflow.models.onnx_sequences
 from veloflow.errors import RunError
 from veloflow.models.onnx_graph import OPSET, OnnxGraph
 from veloflow.models.onnx_nodes import add_normalizer, add_unit
@@ -32,7 +33,8 @@ def export_onnx(model: InferenceGraph, path: str | Path) -> Path:
 
     Its input ``input`` is (batch, *sample shape), raw samples of the run's dtype (int32 where the
     loader gives whole numbers); its output ``output`` is (batch, *output shape). A classifier's
-    metadata has the ``labels`` in the order of the columns, as JSON.
+    metadata has the ``labels`` in the order of the columns, as JSON. Where layers look at the
+    lengths of sequences there is another input, ``lengths``, int32 (batch,).
 
     Raises:
         GraphError: a unit has no form in ONNX; the message names it.
@@ -44,6 +46,7 @@ def export_onnx(model: InferenceGraph, path: str | Path) -> Path:
     dtype = np.dtype(model.loader.sample_dtype or graph.dtype)
     x = add_normalizer(model.loader.normalizer, graph, "input", model.sample_shape)
     graph.outputs[model.feed, "minibatch_data"] = x
+    graph.outputs[model.feed, "minibatch_lengths"] = "lengths"
     for unit in model.units:
         add_unit(unit, graph)
     result = graph.outputs[model.output_name]
@@ -71,10 +74,13 @@ def _model(onnx: Any, graph: OnnxGraph, model: InferenceGraph, dtype: np.dtype[A
         )
         for kind, name, inputs, outputs, attributes in graph.nodes
     ]  # fmt: skip
+    inputs = [tensor("input", dtype, model.sample_shape)]
+    if any("lengths" in node[2] for node in graph.nodes):
+        inputs.append(tensor("lengths", np.dtype("int32"), ()))
     made = helper.make_graph(
         nodes,
         model.checkpoint.workflow,
-        [tensor("input", dtype, model.sample_shape)],
+        inputs,
         [tensor("output", graph.dtype, model.output.shape[1:])],
         [onnx.numpy_helper.from_array(array, name) for name, array in graph.initializers.items()],
     )
@@ -110,7 +116,10 @@ def compare(model: InferenceGraph, path: str | Path, raw: NDArray[Any]) -> float
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     dtype = model.loader.sample_dtype or model.checkpoint.settings["dtype"]
     given = raw.reshape(len(raw), *model.sample_shape).astype(dtype)
-    (found,) = session.run(["output"], {"input": given})
+    feeds = {"input": given}
+    if len(session.get_inputs()) > 1:
+        feeds["lengths"] = model.loader.lengths_of(model.prepared(raw))
+    (found,) = session.run(["output"], feeds)
     expected = model.run(raw)
     difference = np.abs(found.astype(np.float64) - expected) / np.maximum(1, np.abs(expected))
     largest = float(difference.max(initial=0.0))
