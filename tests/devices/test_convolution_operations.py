@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -222,3 +225,44 @@ def test_convolution_shape_errors(device):
     ):
         with pytest.raises(ShapeError):
             wrong()
+
+
+BITS = """
+import hashlib, sys
+import numpy as np
+from veloflow.devices import Window, open_device
+from veloflow.devices.expressions import element
+
+device, digest = open_device("opencl"), hashlib.sha256()
+for window, kernels in (
+    (Window((14, 14, 16), (5, 5), (1, 1), (2, 2, 2, 2)), 32), (Window((9, 8, 3), (3, 3), (2, 1)), 7)
+):
+    shapes = {
+        "x": (37, *window.image), "w": (kernels, window.length), "y": (37, *window.places, kernels),
+        "b": (kernels,), "dx": (37, *window.image), "dw": (kernels, window.length),
+    }
+    random = np.random.default_rng(3)
+    arrays = {name: device.asarray(random.standard_normal(s), "f4") for name, s in shapes.items()}
+    x, w, y, b, dx, dw = arrays.values()
+    device.convolution(x, w, y, window, bias=b)()
+    device.convolution_gradient(
+        y, x, w, window, y=y, slope=element("y") > 0, weights_gradient=dw, bias_gradient=b,
+        input_gradient=dx,
+    )()
+    for one in arrays.values():
+        digest.update(one.read().tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.opencl
+@pytest.mark.slow
+def test_bits_do_not_depend_on_the_number_of_threads():
+    found = set()
+    for threads in ("1", "2"):
+        run = subprocess.run(
+            [sys.executable, "-c", BITS], env={**os.environ, "POCL_MAX_PTHREAD_COUNT": threads},
+            capture_output=True, text=True, timeout=240, check=True,
+        )  # fmt: skip
+        found.add(run.stdout)
+    assert len(found) == 1
