@@ -46,7 +46,8 @@ def main() -> None:
     """Time the steps of the network that the first argument names."""
     net = {"conv": Conv, "mlp": Mlp}[sys.argv[1]]()
     optimizer = nn.optim.SGD(nn.state.get_parameters(net), lr=0.01, momentum=0.9)
-    x, labels = Tensor.rand(BATCH, *net.shape).realize(), (Tensor.arange(BATCH) % 10).realize()
+    x = Tensor.rand(BATCH, *net.shape).clone().realize()
+    labels = (Tensor.arange(BATCH) % 10).clone().realize()
 
     @TinyJit
     def step(x: Tensor, labels: Tensor) -> Tensor:
