@@ -443,7 +443,7 @@ class Simulation:
         slave = node.slave
         if node.frozen_until <= self.clock.now:
             if slave.id:
-                self._carry_up(node.client, Beat(slave.id, node.steps), "beat")
+                self._carry_up(node.client, Beat(slave.id, node.steps, run=slave.run), "beat")
             deadline = slave.deadline
             if deadline is not None and self.clock.now >= deadline:
                 self._act(node, slave.handle(Tick(), self.clock.now))

@@ -398,6 +398,8 @@ def test_beats_of_a_stranger_with_the_same_id_do_not_count():
     stage = Stage(b"a")
     assert stage.says(b"pulse", Beat("s1", 1)) == [Send(b"pulse", Beat("s1", 1))]
     assert stage.says(b"another", Beat("s1", 1), at=1.0) == [Send(b"another", Introduce())]
+    of_before = Beat("s1", 1, run="another run")
+    assert stage.says(b"third", of_before, at=1.0) == [Send(b"third", Introduce("another run"))]
     stage(Tick(), 1.4)
     assert stage.master.crowd.by_id["s1"].state is State.WELL
     stage(Tick(), 1.5)

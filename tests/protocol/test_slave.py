@@ -161,6 +161,16 @@ def test_a_question_that_is_older_than_the_welcome_is_not_answered():
     assert tell.message.former == "s1"
 
 
+def test_a_question_about_a_run_of_before_is_not_answered_however_late_it_comes():
+    stage = Stage()
+    stage.gets(0)
+    stage.now += 1000.0
+    assert stage.hears(Introduce("an earlier run")) == []
+    assert stage.slave.begin() == job(0)
+    [tell] = stage.hears(Introduce("run"))
+    assert tell.message.former == "s1"
+
+
 def test_what_is_computed_for_an_old_run_is_not_told_to_the_new_one():
     stage = Stage()
     stage.gets(0)

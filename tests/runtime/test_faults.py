@@ -8,6 +8,7 @@ import veloflow
 from tests.runtime.test_cluster import alone, leaves_nothing, run  # noqa: F401
 from veloflow.core import Message
 from veloflow.errors import OptionError
+from veloflow.runtime.story import read_story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -44,12 +45,20 @@ def test_what_a_slave_spoiled_before_it_was_found_is_undone_if_asked(tmp_path):
         epochs=6,
         undo_spoiled=True,
         checkpoint=tmp_path,
+        story=tmp_path / "story.txt",
         faults=",".join(f"flip=slave2@job{n}" for n in range(30, 600)),
         watch=lambda session: session.events.subscribe(Message, lambda one: said.append(one.text)),
     )
     assert [one for one in said if "(slave2) spoils updates; the run goes back to" in one]
     assert result.parameters_sha256 == run(epochs=6).parameters_sha256
     assert not (tmp_path / "history").exists()
+    lines = read_story(tmp_path / "story.txt")
+    (back,) = [place for place, line in enumerate(lines) if " run: goes back to before " in line]
+    for half in lines[:back], lines[back:]:  # of the spoiled part, and of what came after
+        assert any(line.endswith(" s1: joined") for line in half)
+        assert any(" s2: did " in line for line in half)
+    times = [float(line.split()[0]) for line in lines]
+    assert times == sorted(times)
 
 
 def test_without_an_audit_the_same_bit_would_have_counted(alone):  # noqa: F811

@@ -21,7 +21,8 @@ TOLD = [
 
 @pytest.fixture
 def path(tmp_path):
-    one = StoryFile(tmp_path / "story.txt", print)
+    one = StoryFile(tmp_path / "story.txt")
+    one.open(print)
     one.write(TOLD)
     one.close()
     return tmp_path / "story.txt"
@@ -59,12 +60,24 @@ def test_what_is_no_story_is_told(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path):
     with pytest.raises(StorageError, match="no story can be written"):
-        StoryFile(tmp_path / "no" / "folder", print)
+        StoryFile(tmp_path / "no" / "folder").open(print)
+
+
+def test_what_is_opened_again_goes_on_and_what_is_made_anew_begins_anew(path):
+    for _ in "ab":
+        again = StoryFile(path)
+        for _ in "ab":
+            again.open(print)
+            again.write(TOLD)
+            again.close()
+            again.write(TOLD)
+        assert len(read_story(path)) == 10
 
 
 def test_a_full_disk_ends_the_story_and_not_the_run():
     said = []
-    story = StoryFile(path=Path("/dev/full"), say=said.append)
+    story = StoryFile(Path("/dev/full"))
+    story.open(said.append)
     story.write(TOLD)
     story.write(TOLD)
     story.close()

@@ -239,21 +239,22 @@ class Master:
             self._actions.append(Send(slave.client, Pause()))
 
     def _on_beat(self, client: bytes, beat: Beat, now: float) -> None:
-        slave = self.crowd.by_id.get(beat.slave)
+        # the same id may be of another, from an earlier master
+        slave = self.crowd.by_id.get(beat.slave) if beat.run in ("", self.settings.run) else None
         if slave is not None and not slave.pulse:
             slave.pulse = client
         if slave is None or slave.is_gone or slave.pulse != client:
-            self._introduce(client, now)  # the same id may be of another, from an earlier master
+            self._introduce(client, now, beat.run)
             return
         self._actions.append(Send(client, beat))
         if beat.progress != slave.progress:
             slave.progress, slave.progressed = beat.progress, now
         self._is_alive(slave, now)
 
-    def _introduce(self, client: bytes, now: float) -> None:
+    def _introduce(self, client: bytes, now: float, run: str = "") -> None:
         """Ask who speaks, but not at every word."""
         if self._door.is_to_ask(client, now):
-            self._actions.append(Send(client, Introduce()))
+            self._actions.append(Send(client, Introduce(run)))
 
     def _is_alive(self, slave: Slave, now: float) -> None:
         slave.heard = now

@@ -158,11 +158,13 @@ class Beat(_Record, frozen=True):
         slave: the id that the master gave.
         progress: counts steps of the computing thread: it proves that the work advances.
         memory: resident bytes.
+        run: the id of the run in which it has that id.
     """
 
     slave: Name
     progress: Count
     memory: Count = 0
+    run: Name = ""
 
 
 class GiveBack(_Record, frozen=True):
@@ -217,7 +219,14 @@ class Plan(_Record, frozen=True):
 
 
 class Introduce(_Record, frozen=True):
-    """The master does not know who speaks, for it has started anew: say hello again."""
+    """The master does not know who speaks, for it has started anew: say hello again.
+
+    Attributes:
+        run: what the beat said that this answers, or '': a slave that is of another run by now has
+            said hello since.
+    """
+
+    run: Name = ""
 
 
 class Welcome(_Record, frozen=True):

@@ -133,12 +133,16 @@ class Slave:
         hello = msgspec.structs.replace(self._hello, former=self.id, memory=self.memory)
         return [Tell(hello)]
 
-    def is_stranger(self, now: float) -> bool:
+    def is_stranger(self, question: Introduce, now: float) -> bool:
         """Whether the master, which asks who this is, does not know it.
 
-        One that has just taken it in may have asked before, of an earlier beat.
+        One that has just taken it in may have asked before, of an earlier beat or answer.
         """
-        return self.state is State.READY and now >= self._welcomed + _STALE * self.beat_every
+        if self.state is not State.READY:
+            return False
+        if question.run:
+            return question.run == self.run
+        return now >= self._welcomed + _STALE * self.beat_every
 
     def begin(self) -> Job | None:
         """Return the job to compute now; None when there is none."""
@@ -186,7 +190,7 @@ class Slave:
         return [Say("info", f"taken in as {self.id}")]
 
     def _on_introduce(self, message: Introduce, now: float) -> list[SlaveAction]:
-        if self.state is not State.DRAINING and not self.is_stranger(now):
+        if self.state is not State.DRAINING and not self.is_stranger(message, now):
             return []
         self._move("Introduce")
         if self.state is State.DONE:

@@ -27,6 +27,7 @@ from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
 from veloflow.runtime.store import CheckpointStore
+from veloflow.runtime.story import StoryFile
 from veloflow.runtime.worker import Worker
 from veloflow.sharing.codecs import parse_codec, text_of
 from veloflow.sharing.policies import (
@@ -139,6 +140,7 @@ def run(
     """
     if result is not None:
         check_writable(Path(result))
+    told = None if story is None else StoryFile(Path(story))
     for _ in range(_MOST_UNDONE):
         with prepare(
             workflow,
@@ -162,7 +164,7 @@ def run(
             on=on,
             engine_options=engine_options,
             advertise=advertise,
-            story=story,
+            story=told,
             checkpoint=checkpoint,
             resume=resume,
             profile=profile,
@@ -221,7 +223,7 @@ def prepare(
     on: object | None = None,
     engine_options: Mapping[str, object] | None = None,
     advertise: str = "",
-    story: str | Path | None = None,
+    story: StoryFile | None = None,
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     profile: str | Path | None = None,
@@ -327,7 +329,7 @@ def prepare(
                 faults=plan,
                 keys=engine.server_keys if engine else _keys_in(keys),
                 undo=undo_spoiled,
-                story=None if story is None else Path(story),
+                story=story,
                 exactly=mode.is_exact and not parse_codec(coding).has_feedback,
                 bound=mode.bound,
                 environment=() if record is None else record.slaves(),

@@ -72,7 +72,6 @@ from veloflow.runtime.processes import Janitor
 from veloflow.runtime.published import Published
 from veloflow.runtime.shared_memory import make_folder, remove_folder
 from veloflow.runtime.stand_in import StandInCrew
-from veloflow.runtime.story import StoryFile
 from veloflow.runtime.transport import ZmqListener
 from veloflow.runtime.unix_transport import UnixListener
 
@@ -140,9 +139,10 @@ class Cluster(Crew):
         self._known: set[bytes] = set()  # clients that have said hello
         self._exposed: set[bytes] = set()
         self._is_open = self._is_closing = False
-        self._story: StoryFile | None = None
+        self._story = settings.story
         try:
-            self._story = StoryFile(settings.story, say) if settings.story is not None else None
+            if self._story is not None:
+                self._story.open(say)
             self._listener: Listener = UnixListener(self._folder / "socket", _others(settings))
         except BaseException:
             self._janitor.close()
@@ -533,6 +533,9 @@ class Cluster(Crew):
             return
         what = f"slave {slave.id} ({slave.hello.name}) spoils updates"
         if self._settings.undo:
+            if self._story is not None:
+                goes_back = f"goes back to before {first.number}, for {what}"
+                self._story.write([(time.monotonic(), "run", goes_back, None)])
             raise Spoiled(what, first.number)
         self._say(
             f"{what}; it did {slave.jobs} jobs since epoch {first.epoch}, and those that were not "

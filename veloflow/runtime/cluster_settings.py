@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from veloflow.protocol.faults import FaultPlan
 
 if TYPE_CHECKING:
     from veloflow.runtime.keys import ServerKeys
+    from veloflow.runtime.story import StoryFile
 
 __all__ = ["ClusterSettings"]
 
@@ -44,7 +44,7 @@ class ClusterSettings:
     works: bool = False
     faults: FaultPlan = field(default_factory=FaultPlan)
     undo: bool = False
-    story: Path | None = None
+    story: StoryFile | None = None
     exactly: bool = True
     bound: int | None = None
     environment: tuple[tuple[str, str], ...] = ()

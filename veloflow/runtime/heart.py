@@ -46,7 +46,7 @@ class Heart:
                 continue
             every = self._machine.beat_every
             progress = 0 if self.worker is None else self.worker.steps
-            beat: FromSlave = Beat(self._machine.id, progress)
+            beat: FromSlave = Beat(self._machine.id, progress, run=self._machine.run)
             with contextlib.suppress(ClusterError):  # the computing thread will find out too
                 self._connection.send([encode(beat)])
                 self._listen()

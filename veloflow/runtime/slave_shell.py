@@ -130,7 +130,7 @@ class Shell:
             self._hear(message, computing)
 
     def _hear(self, message: FromMaster, computing: Computing) -> None:
-        if isinstance(message, Introduce) and self._machine.is_stranger(time.monotonic()):
+        if isinstance(message, Introduce) and self._machine.is_stranger(message, time.monotonic()):
             computing.move(self._ask())  # its shared memory is another
             self._machine.memory = computing.memory.name
         self._perform(self._machine.handle(Said(message), time.monotonic()))

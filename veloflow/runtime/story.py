@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from veloflow.errors import InputError, NotFoundError, StorageError
 
@@ -19,42 +19,57 @@ class StoryFile:
     """Where a master writes what happens to slaves and pieces, as it happens.
 
     A line holds seconds since the beginning, the slave, what happened, and the piece with the
-    number of the attempt: ``12.345 s3: got 17.0``.
+    number of the attempt: ``12.345 s3: got 17.0``. A run that goes back to undo what was spoiled
+    has one story: it is opened again, and goes on.
 
     Args:
-        path: of the file, which is written anew.
-        say: takes a line for the user.
-
-    Raises:
-        StorageError: it cannot be written.
+        path: of the file; what an earlier run has told there is lost.
     """
 
-    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._began: float | None = None
+        self._file: TextIO | None = None
+
+    def open(self, say: Callable[[str], None]) -> None:
+        """Begin, or go on after :meth:`close`.
+
+        Args:
+            say: takes a line for the user.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
         self._say = say
-        self._began = time.monotonic()
         try:
-            self._file = path.open("w", encoding="utf-8", buffering=1)
+            self._file = self._path.open(
+                "w" if self._began is None else "a", encoding="utf-8", buffering=1
+            )
         except OSError as error:
-            raise StorageError(f"no story can be written to {path}: {error.strerror}") from error
+            reason = error.strerror
+            raise StorageError(f"no story can be written to {self._path}: {reason}") from error
+        self._began = self._began or time.monotonic()
 
     def write(self, told: Iterable[Told]) -> None:
         """Write what the machine told; the run goes on if the disk is full."""
-        if self._file.closed:
+        if self._file is None or self._began is None:
             return
         try:
             for when, slave, what, lease in told:
                 piece = f" {lease.number}.{lease.attempt}" if lease else ""
                 self._file.write(f"{when - self._began:.3f} {slave}: {what}{piece}\n")
         except OSError as error:
-            self._say(f"the story ends here: {self._file.name}: {error.strerror}")
+            self._say(f"the story ends here: {self._path}: {error.strerror}")
             self.close()
 
     def close(self) -> None:
-        """Write no more."""
+        """Write no more, unless it is opened again."""
+        file, self._file = self._file, None
         try:
-            self._file.close()
+            if file is not None:
+                file.close()
         except OSError as error:
-            self._say(f"the story's end is lost: {self._file.name}: {error.strerror}")
+            self._say(f"the story's end is lost: {self._path}: {error.strerror}")
 
 
 def read_story(path: Path, who: str = "") -> list[str]:
