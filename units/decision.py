@@ -163,6 +163,11 @@ class Decision(Unit):
         totals = self._measured.pop(CLASS_NAMES[kind], {})
         return values_of(self.asked, totals) if totals else {}
 
+    @property
+    def is_steady(self) -> bool:
+        """Yes: it decides at the end of a class."""
+        return True
+
     def run_as_slave(self) -> None:
         """Look whether to train on what the slave has; to decide is the master's."""
         self.gd_skip.set(self.minibatch_class != TRAIN or self._is_testing)

@@ -32,6 +32,11 @@ class DeviceUnit(Unit):
         self.run()
 
     @property
+    def is_steady(self) -> bool:
+        """Whether it leaves all the work to slaves."""
+        return type(self).run_as_master is DeviceUnit.run_as_master
+
+    @property
     def device(self) -> Device:
         """The device that the workflow runs on."""
         return self.service(Device)

@@ -81,6 +81,11 @@ class Evaluator(DeviceUnit):
         """Wait for what the slaves have found."""
         self.service(Farm).collect()
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether it only takes in what slaves have found."""
+        return type(self).run_as_master is Evaluator.run_as_master
+
     def make_job(self, part: Part) -> Payload:
         """Return how many samples the gradient is the mean over: those of the whole minibatch."""
         return {"weight": part.batch.weight}

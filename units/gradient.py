@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, fields, replace
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from veloflow.core import Input, Workflow
+from veloflow.core import Farm, Input, Payload, Workflow
 from veloflow.devices import Array
 from veloflow.devices.expressions import element
-from veloflow.devices.parameters import Parameters
+from veloflow.devices.parameters import Mover, Parameters
 from veloflow.errors import GraphError, InputError, ShapeError
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.solvers import Hyperparameters, Solver, solver_of
@@ -91,7 +92,7 @@ def _all_units_around(unit: Unit) -> Iterator[Unit]:
     return root.all_units()
 
 
-class GradientUnit(Backward):
+class GradientUnit(Backward, Mover):
     """The gradient of a forward unit with parameters, and their update. An outline.
 
     It gives ``err_input`` and the gradients; then the parameters move. Gradient units that follow
@@ -216,10 +217,19 @@ class GradientUnit(Backward):
         if self._next is not None:
             return
         self._before = _all_before(self)
-        moved = {id(m.parameter): m for unit in (*self._before, self) for m in unit.moved()}
-        self._update = Update(
-            self.service(Parameters), [*moved.values()], accumulate=self.accumulate
-        )
+        self._update = self._bind_update(self.service(Parameters))
+
+    def _bind_update(self, parameters: Parameters) -> Update:
+        found = {id(m.parameter): m for unit in (*self._before, self) for m in unit.moved()}
+        moved = [replace(m, parameter=parameters[m.parameter.name]) for m in found.values()]
+        return Update(parameters, moved, accumulate=self.accumulate)
+
+    def move_on(self, parameters: Parameters) -> None:
+        """Bind the update anew; what was gathered for a step is kept in the parameters' slots."""
+        if self._update is not None:
+            gathered = self._update.gathered
+            self._update = self._bind_update(parameters)
+            self._update.gathered = gathered
 
     @abstractmethod
     def backpropagate(self) -> None:
@@ -241,7 +251,7 @@ class GradientUnit(Backward):
 
     def run_as_master(self) -> None:
         """Move the parameters by the gradients that came from slaves, unless those move theirs."""
-        if not self.settings.local:
+        if not self.settings.local and not self.service(Farm).has_moved:
             self.update()
 
     def go_to(self, steps: int, minibatches: int) -> None:
@@ -251,6 +261,24 @@ class GradientUnit(Backward):
     def factors(self) -> Mapping[str, tuple[Array, Array]]:
         """Return u (batch, rows) and v (batch, columns) of gradients that are u^T v, by name."""
         return {}
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether it only moves parameters."""
+        return type(self).run_as_master is GradientUnit.run_as_master
+
+    def make_step(self) -> Payload:
+        """Return the hyperparameters, which may have been changed, and what checkpoints keep."""
+        weights, bias = (list(astuple(one)) for one in (self.weights_numbers, self.bias_numbers))
+        return {**self.state(), "weights": weights, "bias": bias}
+
+    def take_step(self, payload: Payload) -> None:
+        """Take them."""
+        step = cast("dict[str, Any]", dict(payload))
+        for numbers, name in ((self.weights_numbers, "weights"), (self.bias_numbers, "bias")):
+            for field, value in zip(fields(numbers), step.pop(name), strict=True):
+                setattr(numbers, field.name, value)
+        self.restore(step)
 
     def update(self) -> None:
         """Move the parameters, together with those of the units before that wait for it.

@@ -197,6 +197,11 @@ class Loader(DeviceUnit, BatchSource):
         """Serve a minibatch whose samples slaves have."""
         self.service(Farm).take_turn(self)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether it only says which samples come next."""
+        return type(self).run_as_master is Loader.run_as_master
+
     def make_job(self, part: Part) -> Payload:
         """Return which samples a slave is to load, and where they stand in the epoch."""
         batch = part.batch

@@ -49,6 +49,7 @@ from veloflow.protocol.events import (
     Tell,
     TermAsked,
     Tick,
+    Withdrawn,
     WorkAdded,
 )
 from veloflow.protocol.faults import FaultPlan
@@ -185,6 +186,8 @@ class Simulation:
         self._runs = itertools.count(1)
         self._last: dict[tuple[str, bytes], float] = {}  # connections keep their order
         self._pieces: list[Piece] = []
+        self._next_number = 0
+        self._whims = random.Random(f"{seed} whims")  # of what has the pieces computed
         self._epoch = -1
         self._tick_at: float | None = None
         self._is_master_up = True
@@ -228,11 +231,10 @@ class Simulation:
         self._epoch += 1
         if self._is_done:
             return
-        base = len(self._pieces)
         firsts = range(0, self._samples, self._size)
         new = [
-            Piece(base + n, self._epoch, 2, first, min(self._size, self._samples - first))
-            for n, first in enumerate(firsts)
+            Piece(self._number(), self._epoch, 2, first, min(self._size, self._samples - first))
+            for first in firsts
         ]
         self._pieces += new
         self._waiting = list(new)
@@ -249,12 +251,33 @@ class Simulation:
                 size = _pieces_of_task(self._policy, slaves)
             task, self._waiting = self._waiting[:size], self._waiting[size:]
             self._tasks.append({piece.number for piece in task})
-            self._tell_master(WorkAdded(tuple(task)))
+            is_shared = self._policy is None and self._whims.random() < 0.3
+            self._tell_master(WorkAdded(tuple(task), is_shared=is_shared))
 
     def _see(self, number: int) -> None:
         """An update can be seen in the parameters."""
         self._tell_master(Applied(number))
         self._issue()
+
+    def _number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
+
+    def _change_plans(self) -> None:
+        """Withdraw some pieces, and have the same samples computed under other numbers."""
+        left = [one for one in self._pieces if one.number not in self.outcome.applied]
+        if not self._is_master_up or not left or self._policy is not None:
+            return
+        chosen = self._whims.sample(left, self._whims.randint(1, len(left)))
+        kept = [one for one in self._pieces if one not in chosen]
+        new = [Piece(self._number(), one.epoch, one.kind, one.first, one.count) for one in chosen]
+        self._pieces = [*kept, *new]
+        self.outcome.events["withdrawn"] += len(chosen)
+        for task in self._tasks:
+            task.difference_update(one.number for one in chosen)
+        self._tasks.append({one.number for one in new})
+        self._tell_master(Withdrawn(tuple(one.number for one in chosen)))
+        self._tell_master(WorkAdded(tuple(new)))
 
     def _check(self) -> None:
         for epoch in range(self._epochs):
@@ -348,6 +371,7 @@ class Simulation:
     def _apply(self, action: Apply) -> None:
         number = action.piece.number
         assert number not in self.outcome.applied, f"piece {number} is applied twice"
+        assert action.piece in self._pieces, f"piece {number} was withdrawn, and is applied"
         assert action.update.lease.number == number, f"{action} is for another piece"
         self.outcome.applied[number] = action.slave
         if self._digest(action.client, action.update.lease) != b"right":
@@ -361,6 +385,8 @@ class Simulation:
             self._next_epoch()
         elif self._happens("restart"):
             self._restart()
+        elif self._whims.random() < 0.01:
+            self.clock.after(0, self._change_plans)
 
     def _restart(self) -> None:
         """The master dies; what it had applied is saved, and nothing else."""

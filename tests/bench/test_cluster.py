@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,69 +216,101 @@ def veloflow_rate(path, batch, samples=20480, device="numpy"):
     return samples / min(b - a for a, b in itertools.pairwise(ends))
 
 
-def torch_rate(torch, batch, threads):
-    """Samples per second of one process."""
-    data = torch.rand(batch * (20480 // batch), 784)
-    net = torch.nn.Sequential(torch.nn.Linear(784, 128), torch.nn.Tanh(), torch.nn.Linear(128, 10))
-    return train_torch(torch, net, data, batch, threads)
+#: networks, their data and their training, for one process of torch and for two with DDP
+TORCH = """
+import os, sys, time, torch
+import torch.distributed as dist
+kind, batch, threads, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+torch.set_num_threads(threads)
+torch.manual_seed(1)
+nn = torch.nn
+if kind == "mlp":
+    count = batch * (20480 // batch)
+    net = nn.Sequential(nn.Linear(784, 128), nn.Tanh(), nn.Linear(128, 10))
+    data = torch.rand(count, 784)
+else:
+    count = images
+    net = nn.Sequential(nn.Conv2d(1, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5),
+                        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(512, 10))
+    data = torch.rand(count, 1, 28, 28)
+labels = torch.randint(0, 10, (count,))
+if world > 1:
+    dist.init_process_group("gloo")
+    net = nn.parallel.DistributedDataParallel(net)
+optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+loss = nn.CrossEntropyLoss()
+best, own = 1e9, batch // world
+for _ in range(4):
+    began = time.perf_counter()
+    order = torch.randperm(count)
+    for first in range(rank * own, count, batch):
+        rows = order[first : first + own]
+        optimizer.zero_grad()
+        loss(net(data[rows]), labels[rows]).backward()
+        optimizer.step()
+    if world > 1:
+        dist.barrier()
+    best = min(best, time.perf_counter() - began)
+if rank == 0:
+    print("rate", count / best)
+if world > 1:
+    dist.destroy_process_group()
+"""
 
 
-def train_torch(torch, net, data, batch, threads):
-    """Samples per second: the best of four epochs."""
-    torch.set_num_threads(threads)
-    labels = torch.randint(0, 10, (len(data),))
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
-    loss = torch.nn.CrossEntropyLoss()
-    best = 1e9
-    for _ in range(4):
-        began = time.perf_counter()
-        order = torch.randperm(len(data))
-        for first in range(0, len(data), batch):
-            rows = order[first : first + batch]
-            optimizer.zero_grad()
-            loss(net(data[rows]), labels[rows]).backward()
-            optimizer.step()
-        best = min(best, time.perf_counter() - began)
-    return len(data) / best
+def torch_rate(kind, batch, threads, processes=1):
+    """Samples per second of torch: the best of four epochs, in a process or with DDP over gloo."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder) / "train.py"
+        own.write_text(TORCH)
+        command = [sys.executable, str(own), kind, str(batch), str(threads), str(IMAGES)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        if processes > 1:
+            launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+            command[1:1] = [*launch, str(processes)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=True, env=environment
+        )
+    return float(done.stdout.split("rate ")[-1])
+
+
+def beside_torch(kind, batch, ours, turns):
+    """Measure in turns; return medians: of ours by name, the better torch process, DDP."""
+    rates = {name: [] for name in [*ours, "torch", "DDP"]}
+    for _ in range(turns):
+        for name, measure in ours.items():
+            rates[name].append(measure())
+        rates["torch"].append(max(torch_rate(kind, batch, threads) for threads in (1, 2)))
+        rates["DDP"].append(torch_rate(kind, batch, 1, processes=2))
+    return {name: statistics.median(one) for name, one in rates.items()}
+
+
+def words_of(found):
+    """Say all rates, and each beside torch's."""
+    return ", ".join(
+        f"{name} {rate:.0f} ({rate / found['torch']:.2f})" for name, rate in found.items()
+    )
 
 
 @pytest.mark.parametrize("batch", [64, 512])
-def test_two_slaves_beside_one_process_of_torch(batch, tmp_path, capsys):
-    torch = pytest.importorskip("torch")
+def test_two_slaves_beside_torch(batch, tmp_path, capsys):
+    pytest.importorskip("torch")
     own = tmp_path / "net.py"
     own.write_text(NETWORK)
-    ours, theirs = [], []
-    for _ in range(5):
-        ours.append(veloflow_rate(own, batch))
-        theirs.append(max(torch_rate(torch, batch, threads) for threads in (1, 2)))
-    one, two = statistics.median(ours), statistics.median(theirs)
+    found = beside_torch("mlp", batch, {"2 slaves": lambda: veloflow_rate(own, batch)}, turns=3)
     with capsys.disabled():
-        print(f"\nMLP 784-128-10, batch {batch}: {one:.0f} samples/s with 2 slaves, torch "
-              f"{two:.0f}, ratio {one / two:.2f} ({min(ours):.0f}-{max(ours):.0f}, "
-              f"{min(theirs):.0f}-{max(theirs):.0f})")  # fmt: skip
+        print(f"\nMLP 784-128-10, batch {batch}, samples/s: {words_of(found)}")
 
 
 def test_two_slaves_with_a_convolutional_network_beside_torch(tmp_path, capsys):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     own = tmp_path / "net.py"
     own.write_text(CONVOLUTION)
-    ours = {"numpy": [], "opencl": []}
-    theirs = []
-    for _ in range(3):
-        for device, rates in ours.items():
-            rates.append(veloflow_rate(own, 64, IMAGES, device))
-        for threads in (1, 2):
-            net = torch.nn.Sequential(
-                torch.nn.Conv2d(1, 16, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-                torch.nn.Conv2d(16, 32, 5), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
-                torch.nn.Flatten(), torch.nn.Linear(512, 10),
-            )  # fmt: skip
-            theirs.append(train_torch(torch, net, torch.rand(IMAGES, 1, 28, 28), 64, threads))
-    best = statistics.median(max(theirs[n : n + 2]) for n in range(0, len(theirs), 2))
+    ours = {
+        f"2 slaves, {device}": lambda device=device: veloflow_rate(own, 64, IMAGES, device)
+        for device in ("numpy", "opencl")
+    }
+    found = beside_torch("conv", 64, ours, turns=3)
     with capsys.disabled():
-        words = (
-            f"{name} {statistics.median(one):.0f} ({statistics.median(one) / best:.2f})"
-            for name, one in ours.items()
-        )
-        print(f"\nconvolutional net, batch 64, samples/s with 2 slaves: {', '.join(words)}, "
-              f"torch {best:.0f}")  # fmt: skip
+        print(f"\nconvolutional net, batch 64, samples/s: {words_of(found)}")

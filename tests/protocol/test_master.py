@@ -22,6 +22,7 @@ from veloflow.protocol.events import (
     Send,
     StopAsked,
     Tick,
+    Withdrawn,
     WorkAdded,
 )
 from veloflow.protocol.master import Master, MasterSettings
@@ -484,3 +485,49 @@ def test_the_cost_of_an_event_does_not_grow_with_the_slaves(share):
     few, many = (lines_run(crowd, int(share * crowd), 0.01) for crowd in (10, 1000))
     assert many < 1.5 * few + 10
     assert many < 250
+
+
+def test_pieces_that_are_withdrawn_are_nobodys_and_late_answers_are_no_lies():
+    stage = Stage(b"a", b"b")
+    first, second = [one for one in stage(pieces(2)) if isinstance(one, Grant)]
+    stage(pieces(2, first=2))
+    held = stage.master.ledger.leases_of("s1")
+    actions = stage(Withdrawn((0, 1, 2, 3, 77)))
+    assert len(stage.master.ledger) == 0
+    cancelled = {one.message.lease for one in actions}
+    assert {first.lease, second.lease} <= cancelled
+    assert len(actions) == len(cancelled) == 4
+    assert stage.answer(first.client, first) == []
+    assert stage.master.crowd.by_client[first.client].state is State.WELL
+    assert stage.master.ledger.late == 1
+    later = stage.master.crowd.by_id["s1"]
+    for lease in [one for one in held if one.id in later.owed]:
+        stage.says(b"a", GiveBack(lease.id))
+    assert later.state is State.WELL  # it gives back what was cancelled: it does not leave
+    assert granted(stage(pieces(1, first=4))) in ([(b"a", 4)], [(b"b", 4)])
+
+
+def test_a_piece_that_waits_is_withdrawn_too():
+    stage = Stage()
+    stage(pieces(3))
+    assert stage(Withdrawn((1,))) == []
+    assert granted(stage.says(b"a", hello("a"))) == [(b"a", 0), (b"a", 2)]
+
+
+def test_an_idle_slave_takes_no_unbegun_piece_of_a_team():
+    """Those who work on one block together each have their part; a copy of it helps nobody."""
+    stage = Stage(b"a", b"b")
+    first = stage(WorkAdded(pieces(2).pieces, is_shared=True))
+    second = stage(WorkAdded(pieces(2, first=2).pieces, is_shared=True))
+    assert sorted(granted([*first, *second])) == [(b"a", 0), (b"a", 2), (b"b", 1), (b"b", 3)]
+    mine = [one for one in [*first, *second] if isinstance(one, Grant) and one.client == b"a"]
+    assert [granted(stage.answer(b"a", one)) for one in mine] == [[], []]
+    # when the first is late it gets that, and the other when b is gone
+    found = []
+    for second in range(1, 31):
+        stage.now = float(second)
+        assert granted(found) == []
+        found = [*stage.beat(b"a"), *stage.beat(b"b"), *stage(Tick())]
+    assert granted(found) == [(b"a", 1)]
+    stage(Lost(b"b", "gone"))
+    assert 3 in [one.id.number for one in stage.master.ledger.leases_of("s1")]

@@ -2,7 +2,15 @@
 
 from veloflow.core.bools import Bool
 from veloflow.core.events import CheckpointWanted, EpochDone, Events, Message
-from veloflow.core.farming import Batch, BatchSource, Farm, Journal, Part, Payload, shard_size
+from veloflow.core.farming import (
+    Batch,
+    BatchSource,
+    Farm,
+    Journal,
+    Part,
+    Payload,
+    shard_size,
+)
 from veloflow.core.flow import Flow, Outcome, UnitTime
 from veloflow.core.inputs import DataLink, Input, Inputs
 from veloflow.core.plumbing import EndPoint, Repeater, StartPoint

@@ -98,7 +98,13 @@ class Journal:
 
 
 class Farm(ABC):
-    """Has work computed for the units of a master; a service of its workflow."""
+    """Has work computed for the units of a master; a service of its workflow.
+
+    Attributes:
+        has_moved: the slaves have moved the parameters by the present minibatch already.
+    """
+
+    has_moved: bool = False
 
     @abstractmethod
     def take_turn(self, source: BatchSource) -> None:

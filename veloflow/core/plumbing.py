@@ -17,6 +17,11 @@ class _Plumbing(Unit):
     def run(self) -> None:
         """Do nothing: the signal is all."""
 
+    @property
+    def is_steady(self) -> bool:
+        """Yes: it does nothing."""
+        return True
+
 
 @final
 class StartPoint(_Plumbing):

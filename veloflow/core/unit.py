@@ -61,6 +61,15 @@ class Unit(ABC):
         self.name = name or type(self).__name__
         workflow.add(self, exact=name is not None)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether running it on a master changes no rates, parameters or gates within a class.
+
+        Only where all units are steady may slaves compute minibatches ahead of the master. A
+        :class:`~veloflow.core.Mover` is steady if moving parameters is all that it does.
+        """
+        return False
+
     # -- what subclasses fill in --------------------------------------------------------------
 
     def initialize(self) -> None:  # noqa: B027 - most units need not

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from veloflow.devices.expressions import Expression, Index, elements_of, walk
-from veloflow.errors import ShapeError
+from veloflow.errors import DeviceError, ShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -201,6 +201,21 @@ class Device(ABC):
     @abstractmethod
     def allocate(self, array: Array) -> None:
         """Give ``array`` zeroed memory of its own, aligned to 64 bytes; once it has some, no-op."""
+
+    def host(self, array: Array) -> NDArray[np.generic] | None:
+        """Wait for pending launches and return the array's own memory, writable.
+
+        None where the memory is not the host's.
+        """
+        return None
+
+    def adopt(self, memory: NDArray[np.generic]) -> Array:
+        """Return an array in this memory of the host, for devices that compute there.
+
+        Raises:
+            DeviceError: this device does not.
+        """
+        raise DeviceError(f"device {self.name!r} does not compute in the host's memory")
 
     @abstractmethod
     def view(self, array: Array, start: int, shape: Sequence[int]) -> Array:

@@ -64,6 +64,14 @@ class NumpyDevice(Device):
         if array.memory is None:
             array.memory = aligned_zeros(array.shape, array.dtype)
 
+    def host(self, array: Array) -> AnyArray:
+        return self._host(array)
+
+    def adopt(self, memory: AnyArray) -> Array:
+        array = Array(self, memory.shape, memory.dtype)
+        array.memory = memory
+        return array
+
     def view(self, array: Array, start: int, shape: Sequence[int]) -> Array:
         part = Array(self, shape, array.dtype)
         if start < 0 or start + part.size > array.size:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from veloflow.devices.base import Array, Device
 
-__all__ = ["ALIGNMENT", "Parameter", "Parameters"]
+__all__ = ["ALIGNMENT", "Mover", "Parameter", "Parameters"]
 
 #: each parameter starts at a multiple of this many elements, on every device
 ALIGNMENT = 128
@@ -116,6 +117,29 @@ class Parameters:
             for name, array in parameter.slots.items():
                 self.device.place(array, self.slots[name], parameter.start)
 
+    def mirrored(self, device: Device) -> Parameters | None:
+        """Return the same parameters as arrays of a device that computes in the host's memory.
+
+        Their memory is the same. None if the memory of this device is not the host's.
+        """
+        twin = Parameters(device, self.dtype)
+        flat: dict[str, Array] = {}
+        for name, array in {"": self.values, "gradient": self.gradients, **self.slots}.items():
+            memory = self.device.host(array)
+            if memory is None:
+                return None
+            flat[name] = device.adopt(memory)
+        twin.values, twin.gradients = flat[""], flat["gradient"]
+        twin.slots = {name: flat[name] for name in self.slots}
+        for one in self:
+            copy = twin.declare(one.name, one.shape)
+            copy.start = one.start
+            device.place(copy.value, twin.values, one.start)
+            device.place(copy.gradient, twin.gradients, one.start)
+            for name in one.slots:
+                device.place(copy.slot(name), twin.slots[name], one.start)
+        return twin
+
     def __iter__(self) -> Iterator[Parameter]:
         return iter(self._by_name.values())
 
@@ -183,3 +207,27 @@ class Parameters:
             values = np.asarray(self._by_name[name].value.read())
             digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
         return digest.hexdigest()
+
+
+class Mover(ABC):
+    """A unit that moves parameters by the gradients that are there.
+
+    Twins of it on slaves can do so too, each with a copy of all parameters; for that they must
+    know all that the step depends on.
+    """
+
+    @abstractmethod
+    def update(self) -> None:
+        """Move the parameters."""
+
+    @abstractmethod
+    def make_step(self) -> Mapping[str, object]:
+        """Return all that the next step depends on, besides parameters, gradients and slots."""
+
+    @abstractmethod
+    def take_step(self, payload: Mapping[str, object]) -> None:
+        """Take what the twin's :meth:`make_step` gave."""
+
+    @abstractmethod
+    def move_on(self, parameters: Parameters) -> None:
+        """Move these parameters from now on: the same ones, see :meth:`Parameters.mirrored`."""

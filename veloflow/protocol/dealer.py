@@ -41,6 +41,7 @@ class Dealer:
         self._late: dict[int, None] = {}  # pieces that wait for a second slave
         self._barred: dict[int, set[str]] = {}
         self._quiet_until = -math.inf
+        self.shared: set[int] = set()  #: pieces that are not given again before they are late
         self.again = 0  #: how often a piece was given to a second slave
 
     @property
@@ -78,6 +79,7 @@ class Dealer:
         """Forget a piece that is done."""
         self._late.pop(number, None)
         self._barred.pop(number, None)
+        self.shared.discard(number)
 
     def has_other(self, number: int) -> bool:
         """Whether a slave is well that this piece is not barred from."""
@@ -169,7 +171,8 @@ class Dealer:
         while stacked:
             id_ = next(iter(stacked))
             for lease in reversed(list(self._crowd.by_id[id_].owed)[1:]):
-                if self._is_only(lease) and self._may(lease.number, slave):
+                is_free = lease.number not in self.shared and self._may(lease.number, slave)
+                if is_free and self._is_only(lease):
                     return lease.number
             del stacked[id_]  # nothing more to take there until it gets another piece
         return None

@@ -52,6 +52,7 @@ __all__ = [
     "Tell",
     "TermAsked",
     "Tick",
+    "Withdrawn",
     "WorkAdded",
 ]  # fmt: skip
 
@@ -89,9 +90,21 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True)
 class WorkAdded:
-    """There are new pieces, to be leased in this order."""
+    """There are new pieces, to be leased in this order.
+
+    ``is_shared``: those who compute them work together, so an idle slave gets one that another has
+    only when it is late.
+    """
 
     pieces: tuple[Piece, ...]
+    is_shared: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Pieces need not be computed any more; those that are done are passed over."""
+
+    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +161,7 @@ Event = (
     | Garbage
     | WorkAdded
     | Applied
+    | Withdrawn
     | Rejected
     | PauseAsked
     | ResumeAsked

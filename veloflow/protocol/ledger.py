@@ -177,6 +177,15 @@ class Ledger:
             self.take_back(lease.id)
         return lost
 
+    def withdraw(self, number: int) -> list[Lease]:
+        """Drop a piece that is not done; return its leases, which are void."""
+        entry = self._entries.pop(number)
+        if entry.is_waiting:
+            self._waiting.remove(number)
+        for lease in entry.leases:
+            self._release(lease)
+        return entry.leases
+
     def forget(self, number: int) -> None:
         """Drop a piece that is done and settled."""
         if not self._entries[number].is_done:

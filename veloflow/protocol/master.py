@@ -34,6 +34,7 @@ from veloflow.protocol.events import (
     Send,
     StopAsked,
     Tick,
+    Withdrawn,
     WorkAdded,
 )  # fmt: skip
 from veloflow.protocol.hunger import Hunger
@@ -109,6 +110,7 @@ class Master:
             Lost: self._on_lost,
             Garbage: self._on_garbage,
             WorkAdded: self._on_work,
+            Withdrawn: self._on_withdrawn,
             Rejected: self._on_rejected,
             PauseAsked: self._on_pause,
             ResumeAsked: self._on_resume,
@@ -289,6 +291,7 @@ class Master:
         self._actions.append(Apply(slave.client, slave.id, self.ledger[number].piece, update))
         self._cancel(void)
         wrong = self._audit.outvoted(number, digest) if number in self._audit else []
+        self.ledger.forget(number)
         self._settle(number)
         for id_ in wrong:
             self._expose(id_, number)
@@ -334,7 +337,6 @@ class Master:
 
     def _settle(self, number: int) -> None:
         self._audit.settle(number)
-        self.ledger.forget(number)
         self._dealer.settle(number)
         self._deaths.settle(number)
         self._failed.discard(number)
@@ -490,7 +492,15 @@ class Master:
         self.ledger.add(event.pieces)
         for piece in event.pieces:
             self._audit.choose(piece.number)
+            if event.is_shared:
+                self._dealer.shared.add(piece.number)
             self._next_number = max(self._next_number, piece.number + 1)
+
+    def _on_withdrawn(self, event: Withdrawn, now: float) -> None:
+        for number in event.numbers:
+            if number in self.ledger:
+                self._cancel(self.ledger.withdraw(number))
+                self._settle(number)
 
     def _give_work(self, now: float) -> None:
         if self._is_paused or self._stopped:

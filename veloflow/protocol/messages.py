@@ -117,6 +117,7 @@ class Hello(_Record, frozen=True):
             that folder: then no parameters and no gradients go over the socket; or ''.
         capacity: how many jobs it takes at once: one to compute, the others in advance.
         former: the id it had before it lost the master, or ''.
+        moves: whether it can move a copy of the parameters itself, to the master's bits.
     """
 
     protocol: Count
@@ -129,6 +130,7 @@ class Hello(_Record, frozen=True):
     memory: Name = ""
     capacity: Annotated[int, Meta(ge=1, le=64)] = 2
     former: Name = ""
+    moves: bool = False
 
 
 class Update(_Record, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections import Counter, deque
@@ -16,6 +17,7 @@ from veloflow.errors import (
     InputError,
     Interrupted,
     NumericsError,
+    StorageError,
     UnitError,
     WireError,
 )
@@ -42,6 +44,7 @@ from veloflow.protocol.events import (
     StandIn,
     StopAsked,
     Tick,
+    Withdrawn,
     WorkAdded,
 )
 from veloflow.protocol.master import Master, MasterSettings
@@ -60,6 +63,7 @@ from veloflow.protocol.messages import (
     Refusal,
     Update,
 )
+from veloflow.protocol.slaves import State
 from veloflow.runtime.crew import Crew, Done
 from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.history import Spoiled
@@ -70,6 +74,7 @@ from veloflow.runtime.memory_transport import MemoryListener
 from veloflow.runtime.payloads import header_of, pack, unpack
 from veloflow.runtime.processes import Janitor
 from veloflow.runtime.published import Published
+from veloflow.runtime.round_order import ORDER
 from veloflow.runtime.shared_memory import make_folder, remove_folder
 from veloflow.runtime.stand_in import StandInCrew
 from veloflow.runtime.transport import ZmqListener
@@ -80,6 +85,7 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.runtime.cluster_settings import ClusterSettings
+    from veloflow.runtime.round_order import Order
     from veloflow.runtime.transport import Frame, Listener, Others
     from veloflow.runtime.worker import Jobs
 
@@ -98,6 +104,7 @@ class _Work:
     headers: tuple[FrameHeader, ...]
     arrays: list[NDArray[np.generic]]
     start: NDArray[np.floating] | None = None
+    order: Order | None = None  # where it is part of a block of rounds
 
     @property
     def steps(self) -> int:
@@ -196,7 +203,7 @@ class Cluster(Crew):
             bound=self._settings.bound,
         )
         self._machine = Master(machine)
-        self._parameters = Published(self._folder / "board", size, dtype)
+        self._parameters = Published(self._folder, size, dtype)
         self._links = Links(self._folder, size, np.dtype(dtype), machine.prefetch)
         self._stand_in = StandInCrew(stand_in, checksum)
         self._is_open = True
@@ -235,6 +242,57 @@ class Cluster(Crew):
         """Let those go on who were held back by this piece."""
         if self._settings.bound is not None:
             self._handle(Applied(number))
+
+    # -- rounds ahead of the master -----------------------------------------------------------
+
+    @property
+    def patience(self) -> float:
+        """What scales all waiting."""
+        return self._settings.patience
+
+    @property
+    def room(self) -> int:
+        """How many bytes of shared memory a slave may have: all together half of what is free."""
+        free = os.statvfs(self._folder)
+        slaves = max(self._settings.slaves, len(self._machine.crowd)) + 1
+        return free.f_bavail * free.f_frsize // (2 * slaves)
+
+    def team(self) -> list[str]:
+        """Return the names of the memory of those who can compute rounds ahead.
+
+        It is empty where one of the slaves could not: it might be given a piece that others left.
+        With audits and codecs each piece is looked at by itself, and the master computes no blocks.
+        """
+        settings = self._settings
+        is_plain = self._found.is_shared and settings.exactly
+        if settings.audit or settings.works or not is_plain:
+            return []
+        well = [one for one in self._machine.crowd if one.state is State.WELL]
+        if not all(one.hello.moves for one in well):
+            return []
+        return [one.hello.memory for one in well if one.load < one.capacity]
+
+    def show_state(
+        self, state: NDArray[np.floating], steps: Mapping[str, Payload], version: int
+    ) -> None:
+        """Show all that the next step depends on to slaves that compute ahead."""
+        self._parameters.show_state(state, steps, version)
+
+    def submit_block(self, orders: Sequence[tuple[Piece, Order]], jobs: Jobs) -> None:
+        """Put the pieces of a block into the ledger."""
+        data, headers, arrays = pack(jobs)
+        for piece, order in orders:
+            said = pack({ORDER: order.payload()})[0]
+            self._work[piece.number] = _Work(piece, {**data, **said}, headers, arrays, order=order)
+        self._handle(WorkAdded(tuple(piece for piece, _ in orders), is_shared=True))
+
+    def withdraw(self, numbers: Sequence[int]) -> None:
+        """Have these pieces computed no more."""
+        self._ready = deque(one for one in self._ready if one.piece.number not in numbers)
+        for number in numbers:
+            self._work.pop(number, None)
+            self._links.withdraw(number)
+        self._handle(Withdrawn(tuple(numbers)))
 
     def next(self) -> Done:
         """Wait for the next piece that is done, and listen to everything meanwhile."""
@@ -403,6 +461,8 @@ class Cluster(Crew):
             return None  # late, or a lie: the machine knows
         piece = work.piece
         updates = cast("dict[str, Payload]", unpack(update.data, update.frames, frames))
+        if work.order is not None:
+            return self._look_into_block(client, update, updates, work.order)
         gradients: NDArray[Any] | None = None
         if piece.kind == TRAIN:
             try:
@@ -420,6 +480,21 @@ class Cluster(Crew):
             self._traffic["updates"] += self._found.nbytes(update.frames, gradients)
             self._traffic["uncoded"] += gradients.nbytes
         return Done(piece, updates, gradients, update.parameters, update.seconds)
+
+    def _look_into_block(
+        self, client: bytes, update: Update, updates: dict[str, Payload], order: Order
+    ) -> Done | Rejected:
+        """Look at a part of a block; whether its numbers are finite shows in the whole of it."""
+        fault = self._form.fault_of_block(updates, order)
+        if fault:
+            return Rejected(client, update.lease, fault, True)
+        state: NDArray[Any] | None = None
+        if order.member == 0:
+            try:
+                state = self._links.state_after(client, update.lease, order)
+            except (StorageError, OSError) as error:
+                return Rejected(client, update.lease, f"a block without its state: {error}", True)
+        return Done(self._work[update.lease.number].piece, updates, state, update.parameters)
 
     def _digest(self, done: Done | None) -> bytes:
         """Return what is compared of an answer, if its piece is audited."""

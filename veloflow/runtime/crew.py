@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.protocol.messages import Piece
+    from veloflow.runtime.round_order import Order
     from veloflow.runtime.worker import Jobs, Worker
 
 __all__ = ["Crew", "Done", "OwnCrew"]
@@ -29,7 +31,8 @@ class Done:
         piece: which.
         updates: what each unit says, by path.
         gradients: the flat gradient (n,), or what a stretch has changed (m n,); a view until the
-            next piece is asked for; or None.
+            next piece is asked for; or None. Of the first piece of a block, the state after it, a
+            view until the block after the next.
         version: of the parameters that it was computed with.
         seconds: what the computing took.
     """
@@ -76,6 +79,42 @@ class Crew(ABC):
 
     def applied(self, number: int) -> None:  # noqa: B027 - most need not know
         """Take note that the update of a piece can be seen in what is published."""
+
+    # -- rounds ahead of the master, for crews that can ---------------------------------------
+
+    def team(self) -> list[str]:
+        """Return the names of those who can compute rounds ahead; empty where not all can."""
+        return []
+
+    @property
+    def patience(self) -> float:
+        """What scales all waiting."""
+        return 1.0
+
+    @property
+    def room(self) -> int:
+        """How many bytes of shared memory each slave may have for rounds ahead."""
+        return 0
+
+    def show_state(
+        self, state: NDArray[np.floating], steps: Mapping[str, Payload], version: int
+    ) -> None:
+        """Show all that the next step depends on to those who compute ahead.
+
+        Args:
+            state: the parameters and what solvers keep, one vector.
+            steps: what units say besides, by path.
+            version: of the state.
+        """
+        raise NotImplementedError
+
+    def submit_block(self, orders: Sequence[tuple[Piece, Order]], jobs: Jobs) -> None:
+        """Have a block of rounds computed, a piece by each member of the team."""
+        raise NotImplementedError
+
+    def withdraw(self, numbers: Sequence[int]) -> None:
+        """Have these pieces computed no more."""
+        raise NotImplementedError
 
     @abstractmethod
     def next(self) -> Done:

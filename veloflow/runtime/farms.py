@@ -9,6 +9,7 @@ import numpy as np
 
 from veloflow.core import Batch, BatchSource, Farm, Part, Payload, Unit, shard_size
 from veloflow.protocol.messages import Piece
+from veloflow.runtime.ahead import Ahead, Round
 from veloflow.sharing.ordered_sum import OrderedSum
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class PieceFarm(Farm):
         self._asking = [one for one in units if type(one).make_job is not Unit.make_job]
         self._taking = [one for one in units if type(one).apply_update is not Unit.apply_update]
         self._number = 0
-        self._version = 0
+        self.version = 0  #: of the parameters that slaves have
         self._is_changed = True
         self._loads = parameters.loads
 
@@ -48,16 +49,30 @@ class PieceFarm(Farm):
         """How many pieces there were so far."""
         return self._number
 
-    def _publish(self) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Whether the parameters are those after the minibatches served, so that a run may end."""
+        return True
+
+    def publish(self) -> None:
         """Publish the parameters if a step was taken since the last time, or old ones came back."""
         if self._parameters.loads != self._loads:
             self._loads, self._is_changed = self._parameters.loads, True
         if self._is_changed and self._parameters.values.size:
-            self._version += 1
+            self.version += 1
             self.crew.publish(
-                np.asarray(self._parameters.values.read(), self._parameters.dtype), self._version
+                np.asarray(self._parameters.values.read(), self._parameters.dtype), self.version
             )
         self._is_changed = False
+
+    def touch(self) -> None:
+        """Publish the parameters anew before the next piece."""
+        self._is_changed = True
+
+    def take_number(self) -> int:
+        """Return the number of the next piece."""
+        self._number += 1
+        return self._number - 1
 
     def _submit(self, part: Part, start: NDArray[np.floating] | None = None) -> int:
         """Have a part of a minibatch computed; return the number of the piece.
@@ -68,9 +83,8 @@ class PieceFarm(Farm):
         """
         batch = part.batch
         first = batch.position + part.first
-        piece = Piece(self._number, batch.epoch, batch.kind, first, part.count)
+        piece = Piece(self.take_number(), batch.epoch, batch.kind, first, part.count)
         self.crew.submit(piece, {unit.path: unit.make_job(part) for unit in self._asking}, start)
-        self._number += 1
         return piece.number
 
     def _hand_out(self, updates: Sequence[Mapping[str, Payload]]) -> None:
@@ -79,13 +93,12 @@ class PieceFarm(Farm):
 
     def map(self, unit: Unit, payloads: Sequence[Payload]) -> Iterator[tuple[int, Payload]]:
         """Have payloads worked on, a few more at a time than the crew can hold."""
-        self._publish()
+        self.publish()
         base, sent = self._number, 0
         for done_so_far in range(len(payloads)):
             while sent < len(payloads) and sent - done_so_far < self.crew.capacity:
-                piece = Piece(self._number, 0, -1, sent, 1)
+                piece = Piece(self.take_number(), 0, -1, sent, 1)
                 self.crew.submit(piece, {unit.path: payloads[sent]})
-                self._number += 1
                 sent += 1
             done = self.crew.next()
             yield done.piece.number - base, done.updates[unit.path]
@@ -105,7 +118,8 @@ class PieceFarm(Farm):
 class SyncFarm(PieceFarm):
     """Cuts each minibatch into shards of one size and adds their gradients in order.
 
-    The result is the same to the last bit whoever computes the shards.
+    The result is the same to the last bit whoever computes the shards. Where the units and the
+    crew are such that it can be, slaves are some minibatches ahead of the master.
     """
 
     def __init__(self, workflow: Workflow, parameters: Parameters, crew: Crew, shards: int) -> None:
@@ -114,12 +128,28 @@ class SyncFarm(PieceFarm):
         self._sum = OrderedSum(np.zeros(parameters.gradients.size, parameters.dtype))
         self._batch: Batch
         self._pieces: dict[int, int] = {}  # number of a piece -> number of its shard
+        units = list(workflow.all_units())
+        is_fit = Ahead.suits(units)
+        self._ahead = Ahead(self, crew, parameters, units, shards) if is_fit else None
+        self._round: Round | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing of what slaves did ahead is still to be handed out."""
+        return self._ahead is None or self._ahead.is_whole
 
     def take_turn(self, source: BatchSource) -> None:
-        """Serve the next minibatch and have its shards computed."""
-        batch = self._batch = source.issue()
+        """Serve the next minibatch; have its shards computed, unless slaves have done it."""
+        self._round = None if self._ahead is None else self._ahead.next_round(source)
+        self.has_moved = self._round is not None
+        if self._round is not None:
+            source.serve(self._round.batch)
+            return
+        is_left = self._ahead is not None and self._ahead.left
+        batch = self._ahead.left.popleft() if self._ahead and is_left else source.issue()
+        self._batch = batch
         source.serve(batch)
-        self._publish()
+        self.publish()
         size = shard_size(source.max_minibatch_size, self._shards)
         firsts = range(0, batch.size, size)
         self._pieces = {
@@ -129,6 +159,9 @@ class SyncFarm(PieceFarm):
 
     def collect(self) -> None:
         """Wait for all shards; add up what they found."""
+        if self._round is not None:
+            self._hand_out(self._round.updates)
+            return
         updates: list[Mapping[str, Payload]] = [{}] * len(self._pieces)
         self._sum.restart()
         for _ in self._pieces:
@@ -141,3 +174,9 @@ class SyncFarm(PieceFarm):
             self._parameters.gradients.write(self._sum.total)
             self._is_changed = True
         self._hand_out(updates)
+
+    def results(self) -> dict[str, Any]:
+        """Return how much slaves did ahead of the master."""
+        if self._ahead is None or not (self._ahead.blocks or self._ahead.abandoned):
+            return {}
+        return {"ahead": {"blocks": self._ahead.blocks, "abandoned": self._ahead.abandoned}}

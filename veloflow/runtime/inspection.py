@@ -12,6 +12,7 @@ import numpy as np
 
 from veloflow.errors import WireError
 from veloflow.runtime.payloads import pack
+from veloflow.runtime.round_order import ORDER, SUM, named
 from veloflow.runtime.stretches import split_steps
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.runtime.found_vector import FoundVector
+    from veloflow.runtime.round_order import Order
 
 __all__ = ["TRAIN", "Form", "are_finite", "digest_of"]
 
@@ -65,6 +67,20 @@ class Form:
         if len(steps) != count:
             return f"an update of {len(steps)} minibatches, not {count}"
         return next(filter(None, map(self._fault_of_payloads, steps)), "")
+
+    def fault_of_block(self, payloads: Mapping[str, Payload], order: Order) -> str:
+        """Return what is wrong with what a slave says of its part of a block, if anything."""
+        total = payloads.get(ORDER, {}).get(SUM)
+        if not isinstance(total, float):
+            return "a block of rounds without the sum of its state"
+        for at in range(len(order.shards)):
+            for shard in order.own(at):
+                names = {path: named(at, shard, path) for path in self._templates}
+                said = {path: payloads[one] for path, one in names.items() if one in payloads}
+                fault = self._fault_of_payloads(said)
+                if fault:
+                    return fault
+        return ""
 
     def _fault_of_gradients(self, gradients: NDArray[Any] | None) -> str:
         if gradients is None or gradients.shape != (self._vector.size,):

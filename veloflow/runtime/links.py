@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veloflow.errors import StorageError
+from veloflow.runtime.round_log import RoundLog
+from veloflow.runtime.round_order import LOG
 from veloflow.runtime.shared_memory import Outbox
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.protocol.messages import Hello, LeaseId
+    from veloflow.runtime.round_order import Order
 
 __all__ = ["Link", "Links"]
 
@@ -29,6 +32,7 @@ class Link:
     outbox: Outbox | None
     slots: list[int]
     version: int = 0  # of the parameters that were sent to it
+    log: RoundLog | None = None
 
 
 class Links:
@@ -92,6 +96,23 @@ class Links:
         link, slot = self._granted[lease.number][client, lease]
         return None if link.outbox is None else link.outbox[slot]
 
+    def state_after(self, client: bytes, lease: LeaseId, order: Order) -> NDArray[Any]:
+        """Return the state after a block, as whoever had this lease has left it; a view.
+
+        Raises:
+            StorageError, FileNotFoundError: it has left nothing.
+        """
+        link, _ = self._granted[lease.number][client, lease]
+        if link.log is None:
+            link.log = RoundLog(self._folder / f"{link.hello.memory}{LOG}", order.shape)
+        return link.log.state(order.block)
+
+    def withdraw(self, number: int) -> None:
+        """Take back the slots of a piece that nobody is to compute any more."""
+        for link, slot in self._granted.pop(number, {}).values():
+            if link.outbox is not None:
+                link.slots.append(slot)
+
     def accept(self, client: bytes, lease: LeaseId) -> None:
         """Take back the slots of a piece that is done: the winner's when it has been read."""
         for key, (link, slot) in self._granted.pop(lease.number, {}).items():
@@ -112,4 +133,4 @@ class Links:
     def close(self) -> None:
         """Let go of all shared memory."""
         for link in self._by_client.values():
-            link.outbox = None
+            link.outbox = link.log = None

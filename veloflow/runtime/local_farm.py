@@ -85,7 +85,7 @@ class LocalFarm(PieceFarm):
 
     def take_turn(self, source: BatchSource) -> None:
         """Keep the crew busy within a class; serve what is done next, and exchange."""
-        self._publish()
+        self.publish()
         self._issue(source)
         self._served = [self._next()]
         is_training = self._served[0].replica >= 0

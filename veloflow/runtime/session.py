@@ -178,6 +178,8 @@ class Session:
             self.events.subscribe(EpochDone, self._on_epoch)
             self.events.subscribe(CheckpointWanted, lambda event: self._wish(event.reason))
         while self._step() is Outcome.PAUSED:
+            if self.farm is not None and not self.farm.is_whole:
+                continue
             reason, self._reason = self._reason, ""
             self._save(reason or "interval", is_best=self._is_improved)
             self._is_improved = False
@@ -191,6 +193,8 @@ class Session:
 
     def _step(self) -> Outcome:
         try:
+            if self.farm is not None and not self.farm.is_whole:
+                return self.workflow.flow.run_round()  # it can only be cut when that is over
             return self.workflow.flow.run()
         except NumericsError as error:
             raise NumericsError(f"{error}; {self._first_not_finite()}") from error

@@ -21,7 +21,7 @@ from veloflow.errors import StorageError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Board", "Outbox", "make_folder", "remove_folder"]
+__all__ = ["Board", "Outbox", "make_folder", "map_file", "remove_folder", "room_for"]
 
 _PAGE = 4096
 _SLOTS = 2
@@ -48,30 +48,37 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _map(path: Path, size: int | None, *, writable: bool) -> mmap.mmap:
-    """Map a file; make it when a size is given, and have the memory for it there at once."""
+def map_file(path: Path, size: int | None, *, writable: bool) -> mmap.mmap:
+    """Map a file; make it when a size is given, and have the memory for it there at once.
+
+    A file has its name when it has its size: others may wait for it to be there.
+    """
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW
+    opened = path
     if size is not None:
         flags |= os.O_CREAT | os.O_EXCL
-    descriptor = os.open(path, flags, 0o600)
+        opened = path.with_name(f"{path.name}.new")
+    descriptor = os.open(opened, flags, 0o600)
     try:
         if size is not None:
             # a file with holes would end the process by SIGBUS when memory is short
             os.posix_fallocate(descriptor, 0, size)
+            os.link(opened, path)
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         return mmap.mmap(descriptor, 0, access=access)
     except OSError as error:
-        if size is not None:
-            path.unlink()
         raise StorageError(
             f"{path.parent} has no room for {size} bytes of shared memory ({error.strerror}); "
             "free some, or start slaves over tcp"
         ) from error
     finally:
         os.close(descriptor)
+        if size is not None:
+            opened.unlink()
 
 
-def _room(nbytes: int) -> int:
+def room_for(nbytes: int) -> int:
+    """Return how many bytes whole pages have that so many fit into."""
     return -(-max(nbytes, 1) // _PAGE) * _PAGE
 
 
@@ -82,15 +89,19 @@ class Board:
 
     Args:
         path: of the file.
-        size: how many numbers the vector has.
+        size: how many numbers the vector has; None for as many as there is room for in the file.
         dtype: of the vector.
         create: make the file, to write; otherwise open it, to read.
     """
 
-    def __init__(self, path: Path, size: int, dtype: DTypeLike, *, create: bool = False) -> None:
+    def __init__(
+        self, path: Path, size: int | None, dtype: DTypeLike, *, create: bool = False
+    ) -> None:
         kind = np.dtype(dtype)
-        room = _room(size * kind.itemsize)
-        self._map = _map(path, _PAGE + _SLOTS * room if create else None, writable=create)
+        if size is None:
+            size = (path.stat().st_size - _PAGE) // (_SLOTS * kind.itemsize)
+        room = room_for(size * kind.itemsize)
+        self._map = map_file(path, _PAGE + _SLOTS * room if create else None, writable=create)
         if len(self._map) != _PAGE + _SLOTS * room:
             raise StorageError(f"{path} is of another size than the parameters")
         # per slot the version that is being written, and the one that is whole
@@ -143,8 +154,8 @@ class Outbox:
         self, path: Path, size: int, dtype: DTypeLike, slots: int, *, create: bool = False
     ) -> None:
         kind = np.dtype(dtype)
-        room = _room(size * kind.itemsize)
-        self._map = _map(path, slots * room if create else None, writable=create)
+        room = room_for(size * kind.itemsize)
+        self._map = map_file(path, slots * room if create else None, writable=create)
         if len(self._map) != slots * room:
             raise StorageError(f"{path} is of another size than {slots} updates")
         self._slots = [np.frombuffer(self._map, kind, size, slot * room) for slot in range(slots)]

@@ -101,6 +101,7 @@ def run_slave(
                     pid=os.getpid(),
                     memory=computing.memory.name,
                     capacity=CAPACITY,
+                    moves=bool(computing.memory.name) and computing.worker.replica is not None,
                 )
                 beats = connect(b"B" + secrets.token_bytes(15))
                 ask = partial(_ask, connection, patience, say)

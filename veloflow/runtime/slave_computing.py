@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from veloflow.errors import ClusterError
+from veloflow.errors import ClusterError, StorageError
 from veloflow.protocol.codec import encode
 from veloflow.protocol.messages import Job, Plan, Update
 from veloflow.runtime.payloads import pack, unpack, view
+from veloflow.runtime.published import BOARD, STATE, STEPS
+from veloflow.runtime.round_order import ORDER, Order
 from veloflow.runtime.shared_memory import Board, Outbox
+from veloflow.runtime.slave_rounds import Rounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from veloflow.core import Payload
     from veloflow.protocol.messages import FrameHeader
     from veloflow.runtime.mischief import Mischief
+    from veloflow.runtime.replica import Replica
     from veloflow.runtime.transport import Frame
     from veloflow.runtime.worker import Worker
 
 __all__ = ["CAPACITY", "Computing"]
 
+#: seconds to wait for the state before a block, times patience; and between two looks
+_STATE_WAIT, _NAP = 2.0, 5e-4
 #: how many jobs a slave takes: one to compute, the other in advance
 CAPACITY = 2
 
@@ -33,26 +42,38 @@ CAPACITY = 2
 class _Memory:
     """The shared memory of the run, where this process can reach it."""
 
-    def __init__(self, plan: Plan, dtype: np.dtype[np.generic]) -> None:
+    def __init__(self, plan: Plan, dtype: np.dtype[np.generic], worker: Worker) -> None:
         self.name = ""
         self.board: Board | None = None
         self.outbox: Outbox | None = None
-        folder = Path(plan.folder)
+        self.rounds: Rounds | None = None
+        self._state: tuple[Board, Board] | None = None
+        self._dtype = dtype
+        self._folder = folder = Path(plan.folder)
         try:
             is_here = (folder / "token").read_text() == plan.token
             is_here = is_here and not os.environ.get("VELOFLOW_NO_SHARED_MEMORY")
         except OSError:
             return  # another machine, or another user
         if is_here:
-            self.board = Board(folder / "board", plan.parameters, dtype)
+            self.board = Board(folder / BOARD, plan.parameters, dtype)
             self.name = secrets.token_hex(8)
             self.outbox = Outbox(
                 folder / self.name, plan.parameters, dtype, CAPACITY + 2, create=True
             )
+            self.rounds = Rounds(worker, folder, self.name)
+
+    def state_boards(self, size: int) -> tuple[Board, Board] | None:
+        """Return where the master shows steps and its state, (size,); None before it does."""
+        if self._state is None:
+            with contextlib.suppress(FileNotFoundError):
+                state = Board(self._folder / STATE, size, self._dtype)
+                self._state = Board(self._folder / STEPS, None, np.uint8), state
+        return self._state
 
     def close(self) -> None:
         """Let go of it; the folder is the master's."""
-        self.board = self.outbox = None
+        self.board = self.outbox = self.rounds = self._state = None
 
 
 class Computing:
@@ -65,8 +86,9 @@ class Computing:
         self.mischief = mischief
         self._plan = plan
         self._dtype = dtype
-        self.memory = _Memory(plan, dtype)
-        self._version = 0
+        self.memory = _Memory(plan, dtype, worker)
+        self._version = 0  # of the worker's parameters
+        self._state = 0  # the same, while it has what solvers keep as well
 
     def move(self, plan: Plan) -> None:
         """Work for another master of the same run.
@@ -78,11 +100,14 @@ class Computing:
             raise ClusterError("another master is there, and it runs something else; start anew")
         self.memory.close()
         self._plan = plan
-        self.memory = _Memory(plan, self._dtype)
-        self._version = 0
+        self.memory = _Memory(plan, self._dtype, self.worker)
+        self._version = self._state = 0
 
     def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
         """Compute a job; None when its parameters are not there any more."""
+        jobs: dict[str, Payload] = {**unpack(job.data, job.frames, frames)}
+        if ORDER in jobs:
+            return self._do_rounds(job, jobs)
         if not self._load(job, frames):
             return None
         self.mischief.before()
@@ -92,7 +117,7 @@ class Computing:
         for header, frame in zip(job.frames, frames, strict=True):
             if header.name == "start":
                 start = view(header, frame)
-        updates = self.worker.work(kind, unpack(job.data, job.frames, frames), start)
+        updates = self.worker.work(kind, jobs, start)
         data, headers, arrays = pack(updates)
         if not self.worker.has_gradients(kind):
             self.mischief.after(time.perf_counter() - began, [])
@@ -116,13 +141,57 @@ class Computing:
         self.mischief.after(time.perf_counter() - began, [found])
         return way.write(found, factors)
 
+    def _do_rounds(self, job: Job, jobs: dict[str, Payload]) -> tuple[Update, list[Frame]] | None:
+        """Compute a part of a block of rounds; None if the state that it begins with is not here.
+
+        From one block to the next the state is the worker's own; otherwise it is on the board.
+        """
+        order = Order.of(jobs.pop(ORDER))
+        replica = self.worker.replica
+        if replica is None or self.memory.rounds is None or not self._has_state(order, replica):
+            return None
+        self.mischief.before()
+        began = time.perf_counter()
+        self._version = self._state = 0  # whatever happens in the middle
+        try:
+            found = self.memory.rounds.compute(order, jobs, replica, self.mischief)
+        except StorageError:  # no memory for a log here: others can do it
+            return None
+        self._version = self._state = order.state + 1
+        data, headers, arrays = pack(found)
+        seconds = time.perf_counter() - began
+        update = Update(job.lease, data, headers, seconds, order.state)
+        return update, [encode(update), *(array.data for array in arrays)]
+
+    def _has_state(self, order: Order, replica: Replica) -> bool:
+        """Have the replica in the state that a block begins with, if that can be."""
+        if self._state == order.state:
+            return True
+        until = time.monotonic() + _STATE_WAIT * order.patience
+        boards = self.memory.state_boards(replica.size)
+        while boards is None or boards[1].latest < order.state:  # others compute the block before
+            if time.monotonic() > until:
+                return False
+            time.sleep(_NAP)
+            boards = boards or self.memory.state_boards(replica.size)
+        views = [board.look(order.state) for board in boards]
+        if views[0] is None or views[1] is None:
+            return False
+        steps: dict[str, Payload] = msgspec.json.decode(views[0].tobytes())
+        replica.load(views[1], steps)
+        is_there = all(board.holds(order.state) for board in boards)
+        self._version = self._state = order.state if is_there else 0
+        return is_there
+
     def _load(self, job: Job, frames: list[Frame]) -> bool:
         for header, frame in zip(job.frames, frames, strict=True):
             if header.name == "parameters":
                 self.worker.load(view(header, frame))
-                self._version = job.parameters
+                self._version, self._state = job.parameters, 0
             elif header.name == "start":
-                self._version = 0  # what is here afterwards is no version of the master's
+                self._version = self._state = (
+                    0  # what is here afterwards is no version of the master's
+                )
                 return True
         board = self.memory.board
         if board is None:
@@ -134,6 +203,7 @@ class Computing:
             values = board.look(version)
             if values is not None:
                 self.worker.load(values)
+                self._state = 0
                 if board.holds(version):
                     self._version = version
                     return True

@@ -71,7 +71,7 @@ class TaskFarm(PieceFarm):
 
     def take_turn(self, source: BatchSource) -> None:
         """Keep the crew busy within a class; serve the minibatch that is whole next."""
-        self._publish()
+        self.publish()
         for number in self._unseen:
             self.crew.applied(number)
         limit = self._policy.tasks(self.crew.slaves, self.crew.capacity)
@@ -97,7 +97,7 @@ class TaskFarm(PieceFarm):
         size = batch.size
         if cut is not None:  # all shards must begin with the same parameters
             size = shard_size(source.max_minibatch_size, cut)
-            task.version = self._version
+            task.version = self.version
             if batch.kind == TRAIN:
                 start = np.array(self._parameters.values.read())
                 task.total = OrderedSum(np.zeros(self._parameters.gradients.size, start.dtype))
@@ -118,7 +118,7 @@ class TaskFarm(PieceFarm):
 
     def _apply(self, task: _Task, done: Done, vector: NDArray[Any]) -> None:
         version = done.version if task.version is None else task.version
-        staleness = self._version - version
+        staleness = self.version - version
         weight = self._policy.weight(staleness)
         self._parameters.gradients.write(vector if weight == 1 else vector * weight)
         self._staleness[staleness] += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from veloflow.core import Outcome, Payload, Unit
 from veloflow.errors import NotFoundError
 from veloflow.runtime.found_vector import found_vector_of
+from veloflow.runtime.replica import Replica
 from veloflow.runtime.stretches import join_steps, place_of, split_steps
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Worker:
     def __init__(self, session: Session) -> None:
         self.device = session.device.name
         self._parameters = session.parameters
+        self._workflow = session.workflow
         self._is_local = session.settings.local
         self.vector = found_vector_of(session.parameters, session.settings)
         self._begun: NDArray[np.floating] | None = None  # what the last stretch began with
@@ -49,6 +52,11 @@ class Worker:
         ]
         self._is_started = False
         self.steps = 0  #: jobs done, which a heartbeat tells
+
+    @cached_property
+    def replica(self) -> Replica | None:
+        """What moves a copy of the parameters as the master does; None where that cannot be."""
+        return Replica.of(self._workflow, self._parameters)
 
     def load(self, values: NDArray[np.floating]) -> None:
         """Take these parameters: the flat vector (n,)."""

@@ -93,6 +93,11 @@ class OpenCLDevice(Device):
         part.memory = self._engine.buffers.part(block, start, part.shape, np.dtype(array.dtype))
         return part
 
+    def host(self, array: Array) -> NDArray[np.generic] | None:
+        """Wait and return the memory, which is the host's where the device is the CPU."""
+        self.synchronize()
+        return self._engine.block(array).host
+
     def read(self, array: Array) -> NDArray[np.generic]:
         """Wait and return the values, read-only."""
         block = self._engine.block(array)
