@@ -189,9 +189,8 @@ class Computing:
                 self.worker.load(view(header, frame))
                 self._version, self._state = job.parameters, 0
             elif header.name == "start":
-                self._version = self._state = (
-                    0  # what is here afterwards is no version of the master's
-                )
+                # what is here afterwards is no version of the master's
+                self._version = self._state = 0
                 return True
         board = self.memory.board
         if board is None:

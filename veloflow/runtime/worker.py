@@ -56,6 +56,8 @@ class Worker:
     @cached_property
     def replica(self) -> Replica | None:
         """What moves a copy of the parameters as the master does; None where that cannot be."""
+        if self._is_local:  # it moves the parameters of its own by its own device
+            return None
         return Replica.of(self._workflow, self._parameters)
 
     def load(self, values: NDArray[np.floating]) -> None:
