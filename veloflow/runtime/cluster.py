@@ -55,6 +55,7 @@ from veloflow.protocol.messages import (
     Cancel,
     Failure,
     FrameHeader,
+    GiveBack,
     Hello,
     Job,
     LeaseId,
@@ -417,12 +418,15 @@ class Cluster(Crew):
             found = self._look_into(client, message, arrays)
             if isinstance(found, Rejected):
                 self._handle(found)
+                self._links.answered(client, message.lease)
                 return
             done = found
         is_local = isinstance(message, Hello) and self._locals.owns(client)
         event = Heard(client, message, is_local, self._digest(done))
         actions = self._machine.handle(event, time.monotonic())
         self._perform(actions, done)
+        if isinstance(message, Update | GiveBack | Failure):
+            self._links.answered(client, message.lease)
 
     def _answer(self, client: bytes, ask: Ask) -> None:
         if ask.protocol != PROTOCOL:

@@ -107,6 +107,15 @@ class Links:
             link.log = RoundLog(self._folder / f"{link.hello.memory}{LOG}", order.shape)
         return link.log.state(order.block)
 
+    def answered(self, client: bytes, lease: LeaseId) -> None:
+        """Take back the slot of a lease whose answer did not count: nobody writes there any more.
+
+        A slave that is silent again and again may have many attempts at one piece.
+        """
+        link, slot = self._granted.get(lease.number, {}).pop((client, lease), (None, 0))
+        if link is not None and link.outbox is not None:
+            link.slots.append(slot)
+
     def withdraw(self, number: int) -> None:
         """Take back the slots of a piece that nobody is to compute any more."""
         for link, slot in self._granted.pop(number, {}).values():
