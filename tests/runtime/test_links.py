@@ -28,7 +28,7 @@ def free(links, client=b"a"):
 
 
 def test_many_attempts_at_one_piece_need_no_more_slots_than_one(links):
-    """A master that is stopped and goes on finds its slaves silent, each time with another lease."""
+    """A master that was stopped finds its slaves silent, and each time it is another lease."""
     for attempt in range(20):
         links.grant(b"a", LeaseId(7, attempt))
         assert len(free(links)) == SLOTS - 1
