@@ -33,8 +33,9 @@ class DeviceUnit(Unit):
 
     @property
     def is_steady(self) -> bool:
-        """Whether it leaves all the work to slaves."""
-        return type(self).run_as_master is DeviceUnit.run_as_master
+        """Whether it leaves all the work to slaves, and says nothing to them for a minibatch."""
+        own = type(self)
+        return own.run_as_master is DeviceUnit.run_as_master and own.make_job is Unit.make_job
 
     @property
     def device(self) -> Device:
