@@ -57,14 +57,13 @@ def spread(values):
 def test_codecs_with_error_feedback_lose_nothing_and_without_it_they_do(seeds):
     """Seide et al. 2014: one bit costs no accuracy, if what is left out is sent later."""
     found, less = {}, {}
-    texts = ("plain", "int8", "onebit", "onebit:feedback=off", "topk", "topk:feedback=off",
-             "topk:0.001")  # fmt: skip
+    texts = ("plain", "int8", "onebit", "onebit:feedback=off", "topk", "topk:feedback=off")
     for text in texts:
         errors = []
         for seed in range(seeds):
             result, _ = run(
                 "sync:shards=4", VirtualCluster(4), codec=text, seed=seed,
-                minibatch=200, rate=0.1, epochs=8,
+                minibatch=200, rate=0.1, epochs=5,
             )  # fmt: skip
             errors.append(result.epochs[-1]["validation"]["error_percent"])
         found[text] = statistics.mean(errors)
@@ -138,8 +137,8 @@ def test_elastic_averaging_is_flat_where_plain_sums_diverge(monkeypatch):
     for slaves in (4, 8):
         for every in (1, 4, 10, 16, 64):
             for mode in ("elastic:0.9,", "downpour:"):
-                _, curve = run(f"{mode}{every}", VirtualCluster(slaves), rate=0.02, epochs=6)
-                errors[slaves, every, mode[:7]] = curve[-1][1] if len(curve) == 7 else 90.0
+                _, curve = run(f"{mode}{every}", VirtualCluster(slaves), rate=0.02, epochs=4)
+                errors[slaves, every, mode[:7]] = curve[-1][1] if len(curve) == 5 else 90.0
             elastic, plain = errors[slaves, every, "elastic"], errors[slaves, every, "downpou"]
             print(
                 f"\n{slaves} slaves, every {every:2d}: elastic {elastic:5.2f} % error, plain sums "

@@ -10,6 +10,7 @@ import pytest
 import veloflow
 from veloflow.core import Message
 from veloflow.errors import CheckpointError, InputError, OptionError
+from veloflow.runtime.simulated_crew import VirtualCluster
 from veloflow.runtime.slave import join
 
 OPTIONS = {"epochs": 3, "hidden": 20}
@@ -187,3 +188,40 @@ def test_what_does_not_fit_is_refused(options, said):
 def test_nan_is_found_whatever_the_codec():
     with pytest.raises(veloflow.errors.RunError), np.errstate(all="ignore"):
         run(sharing="sync:shards=2", codec="topk", rate=1e30)
+
+
+def test_factors_give_what_the_gradients_give():
+    """Their arrays must still hold what they held when the gradient was computed."""
+    results = [
+        run(sharing="sync:shards=8", codec=codec, epochs=2, cluster=VirtualCluster(2))
+        for codec in ("plain", "factors")
+    ]
+    plain, thin = [[one["validation"]["loss"] for one in result.epochs] for result in results]
+    assert thin == pytest.approx(plain, rel=1e-4)
+    assert results[1].more["bytes"]["updates"] < 0.8 * results[1].more["bytes"]["uncoded"]
+
+
+def test_simulated_slaves_repeat_themselves():
+    hashes = {
+        run(sharing="ssp:1", epochs=1, cluster=VirtualCluster(3, transient=0.1)).parameters_sha256
+        for _ in range(2)
+    }
+    assert len(hashes) == 1
+
+
+def test_simulated_slaves_take_virtual_time():
+    whole = VirtualCluster(4, sample=0.01, latency=0.0, bandwidth=1e12)
+    sync = run(sharing="sync:shards=4", epochs=1, cluster=whole)
+    # 24 minibatches of 60 in four parts, and twice 6 for validation
+    assert sync.more["virtual_seconds"] == pytest.approx((1437 + 2 * 360) / 4 * 0.01, rel=0.05)
+    slow = VirtualCluster(4, sample=0.01, latency=0.0, bandwidth=1e12, slow=1, factor=4.0)
+    slower = run(sharing="sync:shards=4", epochs=1, cluster=slow)
+    assert slower.more["virtual_seconds"] > 3 * sync.more["virtual_seconds"]
+    free = run(sharing="async", epochs=1, cluster=slow)
+    assert free.more["virtual_seconds"] < 0.5 * slower.more["virtual_seconds"]
+
+
+def test_simulated_slaves_stay_below_the_bound():
+    for bound in (0, 1, 4):
+        result = run(sharing=f"ssp:{bound}", epochs=1, cluster=VirtualCluster(5, transient=0.2))
+        assert result.more["staleness"]["max"] <= 4 * (2 * bound + 1)

@@ -473,9 +473,9 @@ def _coding_of(given: str | None, saved: Checkpoint | None, mode: Policy | None)
         return text
     if mode is None:
         raise OptionError("--codec is for updates of slaves: give --slaves, --listen or --sharing")
-    if isinstance(mode, LocalPolicy) and text == "factors":
+    if isinstance(mode, LocalPolicy) and parse_codec(text).needs_factors:
         raise OptionError(
-            f"--codec factors needs gradients, and with --sharing {mode.name} none travel"
+            f"--codec {text} needs gradients, and with --sharing {mode.name} none travel"
         )
     return text
 

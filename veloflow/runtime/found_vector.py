@@ -83,7 +83,7 @@ class FoundVector:
     @property
     def needs_factors(self) -> bool:
         """Whether the codec can use what gradients are products of."""
-        return self._codec is not None and self._codec.name == "factors"
+        return self._codec is not None and self._codec.needs_factors
 
     def write(
         self, vector: NDArray[Any], factors: Factors | None = None

@@ -33,6 +33,7 @@ from veloflow.runtime.interruption import Interruption
 from veloflow.runtime.liveness import spans_in
 from veloflow.runtime.options import convert_options, options_of
 from veloflow.runtime.result import Result
+from veloflow.sharing.codecs import parse_codec
 from veloflow.sharing.policies import sharing_text
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class Session:
         self.events = self.workflow.find_service(Events)
         device.precision_level = settings.precision_level
         self.memory = Memory(device)
-        if reuse_memory:
+        # factors are read after the backward pass, when other arrays might have their memory
+        if reuse_memory and not parse_codec(settings.codec).needs_factors:
             self.memory.find_spans = spans_in(self.workflow)
         self.parameters = Parameters(device, settings.dtype)
         for kind, service in ((Device, device), (Settings, settings)):

@@ -20,6 +20,7 @@ from veloflow.devices.random import generator
 from veloflow.protocol.clocks import Clocks
 from veloflow.protocol.ledger import Ledger
 from veloflow.runtime.crew import Crew, Done
+from veloflow.sharing.words import read_word
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from veloflow.runtime.found_vector import FoundVector
     from veloflow.runtime.worker import Jobs, Worker
 
-__all__ = ["SimulatedCrew", "VirtualCluster"]
+__all__ = ["SimulatedCrew", "VirtualCluster", "parse_cluster"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ class VirtualCluster:
             raise ValueError(
                 "transient must be from 0 to 1, and slow no more than there are slaves"
             )
+
+
+def parse_cluster(text: str) -> VirtualCluster:
+    """Read ``8``, or ``8,latency=0.001,transient=0.05``.
+
+    Raises:
+        OptionError: there is no such option, or a value does not fit.
+    """
+    return read_word(f"slaves:{text}", {"slaves": VirtualCluster}, "--simulate", "simulation")
 
 
 @dataclass

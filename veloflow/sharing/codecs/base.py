@@ -116,6 +116,11 @@ class Codec(ABC):
         """Whether it keeps a residual."""
         return False
 
+    @property
+    def needs_factors(self) -> bool:
+        """Whether it can use what gradients are products of."""
+        return False
+
     @abstractmethod
     def encode(
         self,

@@ -39,6 +39,11 @@ class Factors(Codec):
 
     name: ClassVar[str] = "factors"
 
+    @property
+    def needs_factors(self) -> bool:
+        """Always."""
+        return True
+
     def encode(
         self,
         vector: NDArray[np.floating],
