@@ -118,7 +118,7 @@ LAYERS = (
             *("veloflow.core", "veloflow.errors", "veloflow.views", "veloflow.runtime.events"),
             *("graphviz", "networkx", "rich"),
         ),
-        late=("polars",),
+        late=("PIL", "polars"),
         never=PROCESSES_AND_SOCKETS,
     ),
     Layer(

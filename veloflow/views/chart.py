@@ -7,11 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from PIL import Image, ImageDraw, ImageFont
+from typing import TYPE_CHECKING
 
 from veloflow.errors import InputError
 from veloflow.views.theme import FAINT, INK
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Curve", "draw_chart"]
 
@@ -138,6 +140,8 @@ def _svg(strokes: Sequence[_Stroke], words: Sequence[_Words]) -> str:
 
 def _png(strokes: Sequence[_Stroke], words: Sequence[_Words]) -> Image.Image:
     """Draw twice as large: thin lines stay smooth."""
+    from PIL import Image, ImageDraw, ImageFont
+
     scale = 2
     image = Image.new("RGB", (_WIDTH * scale, _HEIGHT * scale), "white")
     draw = ImageDraw.Draw(image)
