@@ -102,8 +102,9 @@ def test_bounded_staleness_helps_against_transient_stragglers_only():
             )
     slow, transient = "one slow for good", "each piece 10 x longer with 5 %"
     assert pace[transient, "ssp:10"] > 1.5 * pace[transient, "ssp:0"]
-    assert pace[slow, "ssp:10"] < 1.3 * pace[slow, "ssp:0"]
-    assert pace[slow, "async"] > 1.5 * pace[slow, "ssp:10"]
+    # a piece of the slow one takes longer than three clocks of the others, and less than ten
+    assert pace[slow, "ssp:3"] < 1.2 * pace[slow, "ssp:0"]
+    assert pace[slow, "async"] > 1.5 * pace[slow, "ssp:3"]
 
 
 @dataclass(frozen=True)

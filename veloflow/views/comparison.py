@@ -39,12 +39,16 @@ class Compared(Protocol):
 
 
 def comparison_table(rows: Sequence[Compared]) -> Table:
-    """Return a row for each mode and codec."""
+    """Return a row for each mode and codec.
+
+    ``up`` and ``down`` are the bytes of updates and of parameters over sockets (those of local
+    slaves are in shared memory), ``less`` how many times fewer the codec has made of the updates.
+    """
     table = Table(box=None, pad_edge=False)
     for name in ("sharing", "codec"):
-        table.add_column(name)
-    for name in ("error", "time", "updates", "times less", "parameters", "waiting", "staleness"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in ("error", "time", "up", "less", "down", "waiting", "stale"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         if row.failure:
             table.add_row(row.sharing, row.codec, f"failed: {row.failure:.60}")
