@@ -10,7 +10,7 @@ import pytest
 import veloflow
 from veloflow.devices.expressions import element, tanh
 from veloflow.devices.numpy import NumpyDevice
-from veloflow.errors import DeviceError
+from veloflow.errors import DeviceError, OptionError
 
 
 def _product(device, level, a, b, *, dtype, **options):
@@ -105,6 +105,11 @@ def test_a_device_with_memory_of_its_own_says_that_it_has_no_levels(opencl_devic
     monkeypatch.setitem(vars(hardware), "is_cpu", False)
     with pytest.raises(DeviceError, match="--device numpy"):
         _product(opencl_device, 1, np.ones((2, 2)), np.ones((2, 2)), dtype="float32")
+
+
+def test_a_level_that_does_not_exist_is_refused():
+    with pytest.raises(OptionError, match="give 0, 1 or 2"):
+        veloflow.run("digits_mlp", device="numpy", precision_level=3)
 
 
 @pytest.mark.slow

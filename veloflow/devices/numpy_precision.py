@@ -22,9 +22,7 @@ from veloflow.devices.numpy_plan import aligned_zeros
 if TYPE_CHECKING:
     from veloflow.devices.numpy_plan import AnyArray, Call
 
-__all__ = ["LEVELS", "precise_product"]
-
-LEVELS = (0, 1, 2)
+__all__ = ["precise_product"]
 
 #: how much of the inner dimension the BLAS adds up by itself at level 1
 _INNER = 64

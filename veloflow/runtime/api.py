@@ -258,6 +258,8 @@ def prepare(
         raise OptionError("simulated slaves need a mode of sharing, and no real slaves beside them")
     if master_works and not has_slaves:
         raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
+    if precision_level not in (0, 1, 2):
+        raise OptionError(f"precision_level is {precision_level!r}; give 0, 1 or 2")
     if send_definition and keys is None:
         raise OptionError("--send-definition is for masters that prove who they are: give --keys")
     if undo_spoiled and not (audit and folder):
