@@ -48,7 +48,6 @@ _PRELUDE = """
 typedef PASTE(real, WIDE) vec;
 typedef vec loose __attribute__((aligned(sizeof(real))));
 #define LOAD(pointer) (*(const global loose *)(pointer))
-#define HALF ((vec)((real)1 / (real)2))
 #define ONE ((vec)((real)1))
 
 static void store(global real *target, const vec value, const int count)
@@ -60,9 +59,16 @@ static void store(global real *target, const vec value, const int count)
             target[lane] = ((const real *)&value)[lane];
 }
 
+// With one exponential each these take half the time of PoCL's tanh; the error is that of a
+// number near 1.
 static vec sigmoid(const vec x)
 {
-    return HALF * tanh(HALF * x) + HALF;
+    return ONE / (ONE + exp(-x));
+}
+
+static vec fast_tanh(const vec x)
+{
+    return ONE - (ONE + ONE) / (ONE + exp(x + x));
 }
 """
 
@@ -228,10 +234,10 @@ kernel void lstm_forward(global real *gates, global const real *bias, global con
     }}
     i = sigmoid(i);
     f = sigmoid(f);
-    g = tanh(g);
+    g = fast_tanh(g);
     o = sigmoid(o);
     const vec cell = f * LOAD(cells + now) + i * g;
-    const vec inner = tanh(cell);
+    const vec inner = fast_tanh(cell);
     store(gate, i, count);
     store(gate + width, f, count);
     store(gate + 2 * width, g, count);
@@ -380,7 +386,7 @@ kernel void gru_forward(global real *gates, global const real *bias,
     const vec r = sigmoid(sums[0] + products[0]);
     const vec z = sigmoid(sums[1] + products[1]);
     const vec q = products[2];
-    const vec n = tanh(sums[2] + r * q);
+    const vec n = fast_tanh(sums[2] + r * q);
     store(gate, r, count);
     store(gate + width, z, count);
     store(gate + 2 * width, n, count);
