@@ -192,6 +192,8 @@ class GDEmbedding(GradientUnit):
         counts = np.bincount(places[places >= 0], minlength=forward.tokens)
         self._starts.write(padding + np.concatenate([[0], np.cumsum(counts)]))
         self._launch(tokens=forward.tokens, size=forward.size)
+        if self.needs_err_input:
+            self.err_input.write(0)
 
 
 # -- positional encoding ---------------------------------------------------------------------------

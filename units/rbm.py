@@ -265,6 +265,8 @@ class GDContrastive(GradientUnit):
         scale = 1.0 / max(samples if self._weight is None else self._weight, 1)
         for launch in self._means:
             launch(scale=scale)
+        if self.needs_err_input:
+            self.err_input.write(0)
 
     # -- with slaves --------------------------------------------------------------------------
 

@@ -11,13 +11,14 @@ import numpy as np
 from veloflow.models.onnx_nodes import onnx_node
 from veloflow.units.attention import SelfAttention
 from veloflow.units.embedding import Embedding, MeanOverTime, PositionalEncoding
-from veloflow.units.recurrent import GRU, LSTM, RNN, Recurrent
+from veloflow.units.recurrent import GRU, LSTM, RNN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.devices.parameters import Parameter
     from veloflow.models.onnx_graph import OnnxGraph
+    from veloflow.units.recurrence import Recurrent
 
 __all__: list[str] = []
 
