@@ -263,6 +263,21 @@ def _check(samples: Samples, path: str) -> None:
             raise DataError(f"unit {path!r}: {count} samples, but {len(np.asarray(values))} {what}")
     if samples.data.dtype.kind not in "biuf":
         raise DataError(f"unit {path!r}: the samples are {samples.data.dtype}, and no numbers")
+    for what, values in (("samples", samples.data), ("targets", samples.targets)):
+        if values is not None and np.asarray(values).dtype.kind == "f":
+            _check_finite(np.asarray(values), f"unit {path!r}: the {what} hold")
+
+
+def _check_finite(values: NDArray[Any], what: str) -> None:
+    for first in range(0, len(values), _TOGETHER):
+        part = values[first : first + _TOGETHER]
+        if np.isfinite(part).all():
+            continue
+        bad = np.flatnonzero(~np.isfinite(part.reshape(len(part), -1)).all(axis=1))
+        raise DataError(
+            f"{what} NaN or infinity, the first in sample {first + bad[0]}; replace it or leave "
+            "the sample out"
+        )
 
 
 @final

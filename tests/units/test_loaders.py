@@ -289,3 +289,27 @@ def test_subfolders_are_the_classes_of_samples(tmp_path: Path) -> None:
     loader = ImageFolderLoader(harness.workflow_on(), tmp_path, size=(2, 2), minibatch_size=2)
     with harness.ready(loader):
         assert loader.class_lengths == (0, 4, 6)
+
+
+@pytest.mark.parametrize("what", ["samples", "targets"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_named(what: str, value: float) -> None:
+    data, targets = np.zeros((5, 2)), np.zeros((5, 1))
+    (data if what == "samples" else targets)[3, 0] = value
+    loader = ArrayLoader(harness.workflow_on(), data, targets=targets)
+    says = f"the {what} hold NaN or infinity, the first in sample 3"
+    with pytest.raises(DataError, match=says), harness.ready(loader):
+        pass
+
+
+def test_a_label_that_may_not_be_is_named() -> None:
+    loader = ArrayLoader(harness.workflow_on(), np.zeros((3, 1)), ["a", "b", "x"], classes="ab")
+    with pytest.raises(DataError, match="unknown labels 'x'; known are 'a', 'b'"):
+        loader.load()
+
+
+def test_a_ragged_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,kind\n1,2,x\n3,4,y,5\n")
+    loader = TableLoader(harness.workflow_on(), tmp_path / "t.csv", label="kind")
+    with pytest.raises(DataError, match=r"t\.csv cannot be read"):
+        loader.load()
