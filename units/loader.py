@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from veloflow.core import Batch, BatchSource, Bool, Farm, Part, Payload, Progres
 from veloflow.devices.random import generator
 from veloflow.errors import CheckpointError, DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.download import download
 from veloflow.units.normalization import NoNormalization, Normalizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -101,6 +103,21 @@ class Loader(DeviceUnit, BatchSource):
 
         self.sample_shape: tuple[int, ...] = ()
         self.normalizer: Normalizer = NoNormalization()
+        self._downloads: list[Callable[[], Path]] = []
+
+    def fetch_first(
+        self, url: str, folder: str | Path, *, sha256: str, unpacks: bool = False
+    ) -> Self:
+        """Let a file be downloaded before the data is loaded, unless it is there already.
+
+        Args:
+            url, folder, sha256, unpacks: see :func:`~veloflow.units.download`.
+
+        Returns:
+            The loader itself, so that several files may follow one another.
+        """
+        self._downloads.append(partial(download, url, folder, sha256=sha256, unpacks=unpacks))
+        return self
 
     # -- what subclasses fill in --------------------------------------------------------------
 
@@ -127,7 +144,9 @@ class Loader(DeviceUnit, BatchSource):
     # -- the work -----------------------------------------------------------------------------
 
     def initialize(self) -> None:
-        """Load the data and declare the minibatch."""
+        """Download what is missing, load the data, and declare the minibatch."""
+        for fetch in self._downloads:
+            fetch()
         self.load()
         if sum(self.class_lengths) == 0:
             raise DataError(f"unit {self.path!r}: the data set is empty")

@@ -11,9 +11,12 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from harness import ready, workflow_on
 
 from veloflow.errors import DataError
+from veloflow.units import ArrayFileLoader
 from veloflow.units.download import download, unpack
 
 CONTENT = os.urandom(3_000_000)
@@ -203,6 +206,20 @@ def test_a_download_is_unpacked(tmp_path):
     sha = hashlib.sha256(path.read_bytes()).hexdigest()
     folder = download("http://127.0.0.1:1/set.zip", tmp_path, sha256=sha, unpacks=True)
     assert (folder / "x").read_bytes() == b"inside"
+
+
+def test_a_loader_fetches_first_what_it_loads(server, tmp_path, monkeypatch):
+    array = io.BytesIO()
+    np.savez(array, data=np.arange(6.0).reshape(3, 2), labels=[0, 1, 0])
+    content = array.getvalue()
+    monkeypatch.setitem(globals(), "CONTENT", content)
+    loader = ArrayFileLoader(workflow_on(), tmp_path / "set.npz", minibatch_size=3)
+    loader.fetch_first(
+        f"{server}/whole/set.npz", tmp_path, sha256=hashlib.sha256(content).hexdigest()
+    )
+    with ready(loader):
+        loader.run()
+        assert sorted(loader.minibatch_data.read()[:, 0].tolist()) == [0, 2, 4]
 
 
 def test_no_archive_is_named(tmp_path):

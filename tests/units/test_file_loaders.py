@@ -9,6 +9,7 @@ import pytest
 from harness import ready, workflow_on
 from PIL import Image
 
+import veloflow
 from veloflow.core import Events, Message, Settings
 from veloflow.errors import DataError, InputError
 from veloflow.units import (
@@ -80,6 +81,30 @@ def test_changes_are_new_in_each_pass_and_the_same_whoever_reads(images):
             slave.run_as_slave()
             rows = slave.minibatch_data.read()
             assert all((rows[at] == known[n]).all() for at, n in enumerate((7, 11, 2)))
+
+
+_DEFINITION = """
+from veloflow import Workflow
+from veloflow.units import Augmentation, ImageFolderLoader, softmax, standard_workflow
+
+def build(wf: Workflow, *, root: str = "") -> None:
+    augment = Augmentation(crop=0.5, mirror=True, rotate=20)
+    loader = ImageFolderLoader(
+        wf, root, size=(6, 6), augment=augment, inflation=3, minibatch_size=6
+    )
+    standard_workflow(wf, loader=loader, layers=[softmax(2)], max_epochs=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_changed_images_give_the_same_bits_on_slaves(images, tmp_path):
+    path = tmp_path / "pictures.py"
+    path.write_text(_DEFINITION)
+    given = {"device": "numpy", "sharing": "sync", "options": {"root": str(images)}}
+    alone = veloflow.run(path, **given)
+    together = veloflow.run(path, slaves=2, faults="kill=slave1@job2", **given)
+    assert together.parameters_sha256 == alone.parameters_sha256
 
 
 def test_what_is_held_out_is_not_changed(images):
