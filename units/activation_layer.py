@@ -154,8 +154,8 @@ class Mul(Forward):
         self.factor = cast("float | None", payload.get("factor"))
 
     def make_update(self) -> Payload:
-        """Return the factor that was used."""
-        return self.state()
+        """Return the factor that was used; 0 before the first."""
+        return {"factor": self.factor or 0.0}
 
     def apply_update(self, updates: Sequence[Payload]) -> None:
         """Take the least factor, unless one is known."""

@@ -193,18 +193,16 @@ class BatchNorm(Norm):
         self._run()
 
     def make_update(self) -> Payload:
-        """Return the statistics of the part, when it was for training."""
-        if not self._is_training:
-            return {}
+        """Return the statistics of the part; its count is 0 when it was not for training."""
         return {
-            "count": self.rows,
+            "count": self.rows if self._is_training else 0,
             "mean": np.array(self._mean.read()),
             "squares": np.array(self._squares.read()),
         }
 
     def apply_update(self, updates: Sequence[Payload]) -> None:
         """Pool the statistics of all parts, in order, and take a step of the running ones."""
-        parts = [cast("Mapping[str, Any]", one) for one in updates if one]
+        parts = [cast("Mapping[str, Any]", one) for one in updates if one["count"]]
         if not parts:
             return
         count, mean, squares = _pooled(parts)

