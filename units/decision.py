@@ -184,7 +184,8 @@ class Decision(Unit):
         value = self._value_of(record)
         if value < self._best_value - self.min_improvement or not self.best:
             self._best_value = value
-            self.best = {"epoch": number, **self._best(record)}
+            monitored = {} if self.monitor is None else _of_classes(record, self.monitor)
+            self.best = {"epoch": number, **self._best(record), **monitored}
             self.improved.set(True)
         self.complete.set(self._is_complete(record))
         self.service(Events).publish(EpochDone(record, self.improved.value))
@@ -398,5 +399,7 @@ class DecisionMSE(Decision):
 def _of_classes(record: Mapping[str, Any], entry: str) -> dict[str, Any]:
     """Return an entry of the validation and training records, as ``validation_entry`` …."""
     return {
-        f"{name}_{entry}": record[name][entry] for name in ("validation", "train") if name in record
+        f"{name}_{entry}": record[name][entry]
+        for name in ("validation", "train")
+        if entry in record.get(name, {})
     }

@@ -529,7 +529,7 @@ def measure(name: str, seeds: int, device: str) -> str:
     theirs = [one.theirs(seed) for seed in range(seeds)]
     end = time.perf_counter()
     is_error = one.figure.endswith("percent")
-    texts = [spread(values, 2 if is_error else 4) + (" %" if is_error else " RMSE")
+    texts = [spread(values, 2 if is_error else 4) + (" %" if is_error else "")
              for values in (ours, theirs)]  # fmt: skip
     print(
         f"# {name}: ours {ours} in {middle - began:.0f} s, torch {theirs} in {end - middle:.0f} s"

@@ -113,6 +113,7 @@ def test_a_decision_may_go_by_a_metric():
     decision = wf["DecisionGD"]
     best = max(decision.epochs, key=lambda record: record["validation"]["auc"])
     assert decision.best["epoch"] == best["epoch"]
+    assert decision.best["validation_auc"] == best["validation"]["auc"]
 
 
 def test_unknown_monitor_is_named():
