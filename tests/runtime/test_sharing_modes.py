@@ -140,13 +140,14 @@ class TestSlaves:
     @pytest.mark.parametrize("mode", MODES)
     def test_each_sample_counts_once_when_slaves_are_killed(self, mode):
         said = []
+        hang = ",hang=slave2@job5" if mode in ("ssp:1", "average:3") else ""  # these wait
         result = run(
             sharing=mode,
             codec="onebit" if mode.startswith("async") else "plain",
             slaves=2,
             epochs=6,
             patience=0.5,
-            faults="kill=slave1@job2,hang=slave2@job5",
+            faults=f"kill=slave1@job2{hang}",
             watch=lambda session: session.events.subscribe(Message, said.append),
         )
         assert learned(result, 6)
