@@ -137,6 +137,10 @@ class DatasetLoader(StreamLoader):
                 )
             if sample.dtype.kind == "f" and not np.isfinite(sample).all():
                 raise DataError(f"unit {self.path!r}: sample {number} holds NaN or infinity")
+            if raw is None and self._has_labels:
+                raise DataError(
+                    f"unit {self.path!r}: sample {number} has no label, and the first has one"
+                )
             rows.append(sample)
             raws.append(raw)
         if not self._has_labels:

@@ -68,6 +68,7 @@ def test_tensors_of_torch_train():
         ([("text", 0)], "is str, which are no numbers"),
         ([([1.0], 0), ([1.0, 2.0], 0)], r"sample 1 has shape \(2,\), and the first has \(1,\)"),
         ([([1.0], 0), ([np.nan], 0)], "sample 1 holds NaN or infinity"),
+        ([([1.0], 0), ([2.0], None)], "sample 1 has no label, and the first has one"),
         ([([1.0], 0), ([2.0], 2)], "unknown labels 2; known are 0, 1"),
     ],
 )
