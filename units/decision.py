@@ -149,7 +149,7 @@ class Decision(Unit):
         sums = self._sums[kind]
         for name, value in self._measure().items():
             sums[name] = sums.get(name, 0) + value
-        if self.has_input("measured"):
+        if self.has_input("measured") and self.samples:
             parts = [self._measured.get(CLASS_NAMES[kind], {}), self.measured]
             self._measured[CLASS_NAMES[kind]] = join_measured(self.asked, parts)
         if self.last_minibatch:

@@ -58,6 +58,7 @@ class Evaluator(DeviceUnit):
         if len(set(names)) < len(names):
             raise InputError(f"unit {self.path!r}: two metrics have one name: {', '.join(names)}")
         self.measured: dict[str, Any] = {}
+        self._form: dict[str, Any] = {}
         self.err_output: Array
         self.samples = 0
         self.loss = 0.0
@@ -68,6 +69,18 @@ class Evaluator(DeviceUnit):
     def initialize(self) -> None:
         """Declare the gradient."""
         self.err_output = self.declare(*self.output.shape, life="readers")
+        outputs = np.zeros((1, *self.output.shape[1:]), self.settings.dtype)
+        self._form = self.measured = measure_all(self.asked, outputs, self._some_targets(outputs))
+
+    def _some_targets(self, outputs: NDArray[np.floating]) -> NDArray[Any]:
+        """Return targets for these outputs: any, so that it is known what metrics say."""
+        return np.zeros(outputs.shape)
+
+    def _measure(self, outputs: NDArray[np.floating], targets: NDArray[Any]) -> None:
+        """Measure the samples; what is said of none has the form of what is said of some."""
+        if self.asked:
+            is_any = len(outputs) > 0
+            self.measured = measure_all(self.asked, outputs, targets) if is_any else self._form
 
     def _scale(self) -> float:
         """Return 1 / the size of the batch that the gradient is the mean over."""
@@ -105,9 +118,13 @@ class Evaluator(DeviceUnit):
         self.samples = sum(part["samples"] for part in parts)
         self.loss = sum(part["loss"] for part in parts)
         self.n_err = sum(part["n_err"] for part in parts)
-        self.measured = join_measured(
-            self.asked, [{name: part[name] for name in part if "/" in name} for part in parts]
-        )
+        told = [part for part in parts if part["samples"]]
+        joined = join_measured(self.asked, [_metrics_of(part) for part in told])
+        self.measured = joined if told else self._form
+
+
+def _metrics_of(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: total for name, total in part.items() if "/" in name}
 
 
 @final
@@ -227,11 +244,14 @@ class EvaluatorSoftmax(Evaluator):
             raise
         winners = outputs.argmax(axis=1)
         self.n_err = int(np.count_nonzero(winners != labels))
-        self.measured = measure_all(self.asked, outputs, labels) if self.asked else {}
+        self._measure(outputs, labels)
         if self.compute_confusion_matrix:
             classes = outputs.shape[1]
             pairs = np.bincount(winners * classes + labels, minlength=classes * classes)
             self.confusion_matrix = pairs.reshape(classes, classes)
+
+    def _some_targets(self, outputs: NDArray[np.floating]) -> NDArray[Any]:
+        return np.zeros(len(outputs), np.int32)
 
     def _check_labels(self, labels: NDArray[np.integer]) -> None:
         if len(labels) and labels.max() >= self.output.shape[1]:
@@ -328,7 +348,7 @@ class EvaluatorMultiLabel(Evaluator):
         losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
         self.loss = float(losses.mean(axis=1).sum())
         self.n_err = int(np.count_nonzero(((z > 0) != (targets > 0.5)).any(axis=1)))
-        self.measured = measure_all(self.asked, outputs, targets) if self.asked else {}
+        self._measure(outputs, targets)
 
     def make_job(self, part: Part) -> Payload:
         """Return how many samples the gradient is the mean over: all."""
@@ -392,7 +412,7 @@ class EvaluatorMSE(Evaluator):
             errors = np.sqrt(errors)
         self.loss = float(errors.sum())
         self.metrics = (self.loss, float(errors.max()), float(errors.min()))
-        self.measured = measure_all(self.asked, outputs, targets.reshape(outputs.shape))
+        self._measure(outputs, targets.reshape(outputs.shape))
         if self.has_input("class_targets") and self.has_input("labels"):
             self._classify(outputs)
 
