@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_runs import run_on
+from engine_runs import children_running, has_child, run_on
 
 pytestmark = pytest.mark.engines
 
@@ -43,7 +43,7 @@ def test_ray(ray_cluster, local):
 
 def test_ray_loses_an_actor(ray_cluster, local_long):
     def kill():
-        for pid in _children_running("_Slave"):
+        for pid in children_running("_Slave"):
             os.kill(pid, signal.SIGKILL)
             return
         raise AssertionError("no actor of Ray has a slave")
@@ -59,8 +59,8 @@ def test_spark(spark_context, local):
 
 def test_spark_loses_a_worker(spark_context, local_long):
     def kill():
-        for pid in _children_running("pyspark.daemon"):
-            if _has_child(pid, "veloflow"):
+        for pid in children_running("pyspark.daemon"):
+            if has_child(pid, "veloflow"):
                 os.kill(pid, signal.SIGKILL)
                 return
         raise AssertionError("no worker of Spark has a slave")
@@ -222,37 +222,3 @@ def slurm(tmp_path, monkeypatch):
 def test_slurm(slurm, local, tmp_path):
     assert run_on("slurm").sha256 == local
     assert [path for path in tmp_path.iterdir() if "veloflow" in path.name] == []
-
-
-# -- processes ------------------------------------------------------------------------------------
-
-
-def _commands():
-    """Return parent and command line of each process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        found[int(path.name)] = (parent, line)
-    return found
-
-
-def _children_running(word):
-    return [pid for pid, (_, line) in _commands().items() if word in line and _is_ours(pid)]
-
-
-def _has_child(pid, word):
-    return any(parent == pid and word in line for parent, line in _commands().values())
-
-
-def _is_ours(pid):
-    """Whether a process descends from this one."""
-    commands = _commands()
-    while pid in commands:
-        if pid == os.getpid():
-            return True
-        pid = commands[pid][0]
-    return False

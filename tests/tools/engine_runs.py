@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import veloflow
 from veloflow.core import Message
@@ -65,3 +67,36 @@ def run_on(engine, *, kill=None, epochs=3, **settings):
     seen.sha256 = result.parameters_sha256
     seen.slaves = list(result.more["slaves"])
     return seen
+
+
+def _commands():
+    """Return parent and command line of each process."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        found[int(path.name)] = (parent, line)
+    return found
+
+
+def children_running(word):
+    """Return the processes below this one whose command line has ``word``."""
+    return [pid for pid, (_, line) in _commands().items() if word in line and _is_ours(pid)]
+
+
+def has_child(pid, word):
+    """Whether a process has a child whose command line has ``word``."""
+    return any(parent == pid and word in line for parent, line in _commands().values())
+
+
+def _is_ours(pid):
+    """Whether a process descends from this one."""
+    commands = _commands()
+    while pid in commands:
+        if pid == os.getpid():
+            return True
+        pid = commands[pid][0]
+    return False
