@@ -336,7 +336,7 @@ class Loader(DeviceUnit, BatchSource):
         if "sample_shape" not in state:
             raise CheckpointError(
                 f"unit {self.path!r}: the checkpoint does not say what samples look like; "
-                "it was written by an older version: go on with --resume to get a new one"
+                "it was written by an older version of veloflow; train anew"
             )
         self.sample_shape = tuple(state["sample_shape"])
         self.labels_mapping = dict(state["labels"])
@@ -382,6 +382,11 @@ class Loader(DeviceUnit, BatchSource):
             CheckpointError: the data set has another size than the saved one.
         """
         saved = cast("dict[str, Any]", state)
+        if "normalizer" not in saved:
+            raise CheckpointError(
+                f"unit {self.path!r}: the checkpoint was written by an older version of veloflow, "
+                "which kept less of the loader; begin anew, without --resume"
+            )
         if list(self.class_lengths) != saved["class_lengths"]:
             raise CheckpointError(
                 f"unit {self.path!r}: the checkpoint was made with {saved['class_lengths']} test, "
