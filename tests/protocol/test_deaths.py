@@ -9,7 +9,7 @@ import pytest
 from tests.protocol.test_complaints import leases, of
 from tests.protocol.test_master import Stage, hello, pieces, update
 from veloflow.protocol.deaths import Deaths
-from veloflow.protocol.events import GiveUp, Heard, Lost, PutOut, Tick
+from veloflow.protocol.events import GiveUp, Heard, Lost, PutOut, Rejected, Tick
 
 
 def answered(count):
@@ -89,3 +89,22 @@ def test_an_idle_slave_that_dies_says_nothing_about_pieces():
     stage = Stage(b"a")
     stage(Lost(b"a", "killed"))
     assert not stage.master._deaths._at
+
+
+def test_a_piece_that_slave_after_slave_answers_wrongly_ends_the_run():
+    stage = Stage(prefetch=1)
+    stage(pieces(1))
+    gave_up = []
+    for life in range(20):
+        name = str(life).encode()
+        ((client, lease),) = leases(stage(Heard(name, hello(str(life)))))
+        actions = stage(Rejected(client, lease, "the update has no 'count'", is_lie=True))
+        assert of(actions, PutOut)
+        gave_up = of(actions, GiveUp)
+        if gave_up:
+            break
+    ((given),) = gave_up
+    assert life == 7  # nobody has answered yet, so many are needed
+    assert given.is_deadly
+    assert "8 slaves sent updates of piece" in given.failure.reason
+    assert "no 'count'" in given.failure.reason

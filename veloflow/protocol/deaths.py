@@ -1,4 +1,4 @@
-"""A piece at which slaves die: when it is to blame, and goes to no other."""
+"""A piece at which slaves die, or go wrong: when it is to blame, and goes to no other."""
 
 from __future__ import annotations
 

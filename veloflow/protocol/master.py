@@ -133,6 +133,7 @@ class Master:
         )
         self._failed: set[int] = set()  # pieces that failed on a slave
         self._deaths = Deaths()
+        self._lies = Deaths()  # updates that had not even the right form
         self._door = Door(settings.checksum, settings.patience, settings.beat_every)
         self._joined = 0
         self._next_number = 0
@@ -280,6 +281,7 @@ class Master:
         slave.progressed = now
         self._answered(slave, update.lease, now)
         self._deaths.answered()
+        self._lies.answered()
         number = update.lease.number
         if number in self._audit and not self._stands(slave, update.lease, digest):
             return
@@ -339,6 +341,7 @@ class Master:
         self._audit.settle(number)
         self._dealer.settle(number)
         self._deaths.settle(number)
+        self._lies.settle(number)
         self._failed.discard(number)
 
     def _cancel(self, leases: list[Lease]) -> None:
@@ -383,8 +386,24 @@ class Master:
         self._is_alive(slave, now)
         if event.is_lie:
             self._put_out(slave, "wrong", event.reason)
+            self._count_lie(event)
         elif self._answered(slave, event.lease, now):
             self._fail(slave, Failure(event.lease, "", event.reason))
+
+    def _count_lie(self, event: Rejected) -> None:
+        """See whether slave after slave sends a wrong update of one piece: then a unit is wrong."""
+        number = event.lease.number
+        if number not in self.ledger:
+            return
+        count = self._lies.died(number)
+        if count:
+            piece = self.ledger[number].piece
+            text = (
+                f"{count} slaves sent updates of piece {number} ({piece.words}) that the master "
+                f"cannot take; the last one: {event.reason}; a unit's make_update gives something "
+                "else than it gave before the run"
+            )
+            self._actions.append(GiveUp(piece, Failure(event.lease, "", text), is_deadly=True))
 
     def _fail(self, slave: Slave, failure: Failure) -> None:
         """A piece failed on a slave that is well: try another, or give up."""
