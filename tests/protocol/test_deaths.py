@@ -85,6 +85,17 @@ def test_a_piece_at_which_slaves_fall_silent_counts_as_well():
     assert stage.master._deaths._at[lease.number] == 1
 
 
+def test_a_slave_that_was_silent_before_it_got_a_piece_says_nothing_about_it():
+    stage = Stage(b"a", b"b", prefetch=1)
+    ((_, lease),) = leases(stage(pieces(1)))
+    holder = next(one for one in stage.master.crowd if one.owed)
+    other = next(one for one in stage.master.crowd if not one.owed)
+    # both are stopped at once: the piece goes to the other, who never hears of it
+    while not holder.is_gone or not other.is_gone:
+        stage(Tick(), at=stage.now + 0.25)
+    assert stage.master._deaths._at[lease.number] == 1
+
+
 def test_an_idle_slave_that_dies_says_nothing_about_pieces():
     stage = Stage(b"a")
     stage(Lost(b"a", "killed"))

@@ -144,6 +144,14 @@ class _Front(Device):
         """Give it memory."""
         self.device.allocate(array)
 
+    def host(self, array: Array) -> NDArray[np.generic] | None:
+        """Pass on."""
+        return self.device.host(array)
+
+    def adopt(self, memory: NDArray[np.generic]) -> Array:
+        """Pass on."""
+        return self.device.adopt(memory)
+
     def view(self, array: Array, start: int, shape: Sequence[int]) -> Array:
         """Return an array on a part of another's memory."""
         return self.device.view(array, start, shape)

@@ -487,7 +487,8 @@ class Master:
         event, reason = "stuck", "it beats, but its work does not advance"
         if finding is Finding.GONE:
             event, reason = "silent for long", f"silent for {now - slave.heard:.1f} s"
-        self._count_death(slave, reason)
+        if slave.heard >= slave.started:  # else it fell silent before it got the piece
+            self._count_death(slave, reason)
         self._put_out(slave, event, reason)
 
     def _suspect(self, slave: Slave, now: float) -> None:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -30,6 +31,7 @@ __all__ = ["check"]
 _ANSWER = 5.0
 #: the greeting of ZMTP 3 (https://rfc.zeromq.org/spec/37/): signature, version, mechanism …
 _GREETING, _MECHANISM = 64, slice(12, 32)
+_DONT_WAIT, _DONT_WAIT_SOCKET = int(zmq.NOBLOCK), socket.MSG_DONTWAIT
 
 
 def check(
@@ -95,12 +97,7 @@ def _greet(host: str, port: int) -> str:
         with socket.create_connection((host, port), timeout=_ANSWER) as connection:
             # our signature and version 3.1; to name a mechanism that it has not would end the talk
             connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01")
-            answer = b""
-            while len(answer) < _GREETING:
-                more = connection.recv(_GREETING - len(answer))
-                if not more:
-                    break
-                answer += more
+            answer = _read(connection, _GREETING)
     except TimeoutError:
         raise ClusterError(
             f"route: {host}:{port} does not answer for {_ANSWER:g} s: a firewall or a network "
@@ -122,6 +119,25 @@ def _greet(host: str, port: int) -> str:
     return answer[_MECHANISM].rstrip(b"\0").decode("ascii", errors="replace")
 
 
+def _read(connection: socket.socket, length: int) -> bytes:
+    """Return what comes within the time, up to ``length`` bytes.
+
+    Raises:
+        TimeoutError: it takes too long.
+    """
+    poller = poll()
+    poller.register(connection, POLLIN)
+    answer, until = b"", time.monotonic() + _ANSWER
+    while len(answer) < length:
+        if not poller.poll(max(0.0, until - time.monotonic()) * 1000):
+            raise TimeoutError
+        more = connection.recv(length - len(answer), _DONT_WAIT_SOCKET)
+        if not more:
+            break
+        answer += more
+    return answer
+
+
 def _ask(address: str, keys: ClientKeys | None, say: Callable[[str], None]) -> None:
     """Shake hands, ask what is run, and hear the answer."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as client:
@@ -141,7 +157,7 @@ def _ask(address: str, keys: ClientKeys | None, say: Callable[[str], None]) -> N
                 raise ClusterError(
                     f"master: it does not answer for {_ANSWER:g} s; it may be starting: try again"
                 )
-            frames: list[Frame] = list(client.recv_multipart())
+            frames: list[Frame] = list(client.recv_multipart(_DONT_WAIT))
             message, _ = decode_from_master(frames)
             if isinstance(message, Refusal):
                 raise ClusterError(f"master: it refuses this machine: {message.reason}")
