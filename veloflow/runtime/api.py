@@ -22,6 +22,7 @@ from veloflow.runtime.files import check_writable
 from veloflow.runtime.found_vector import found_vector_of
 from veloflow.runtime.history import History, Spoiled
 from veloflow.runtime.journal import FileJournal
+from veloflow.runtime.option_rules import check_faults, check_slave_options
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
 from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
@@ -244,30 +245,26 @@ def prepare(
         )
     given = {**(saved.options if saved else {}), **(options or {})}
     has_slaves = bool(slaves or listen or on is not None)
-    if listen:
-        from veloflow.runtime.keys import check_address
-
-        for address in listen:
-            check_address(address, has_keys=keys is not None or on is not None)
-    if on is None and (engine_options or advertise):
-        raise OptionError("--engine-option and --advertise are for engines: give --on ENGINE too")
-    if on is not None and (keys is not None or len(listen) > 1):
-        raise OptionError("--on makes keys for each run, and listens on one address: leave --keys")
+    check_slave_options(
+        has_slaves=has_slaves,
+        listen=listen,
+        on=on,
+        engine_options=engine_options,
+        advertise=advertise,
+        has_keys=keys is not None,
+        master_works=master_works,
+        send_definition=send_definition,
+        has_story=story is not None,
+    )
+    if undo_spoiled and not (audit and folder):
+        raise OptionError("--undo-spoiled needs both --audit SHARE and --checkpoint DIR")
+    if precision_level not in (0, 1, 2):
+        raise OptionError(f"precision_level is {precision_level!r}; give 0, 1 or 2")
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     if cluster is not None and (has_slaves or mode is None):
         raise OptionError("simulated slaves need a mode of sharing, and no real slaves beside them")
-    if master_works and not has_slaves:
-        raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
-    if precision_level not in (0, 1, 2):
-        raise OptionError(f"precision_level is {precision_level!r}; give 0, 1 or 2")
-    if send_definition and keys is None:
-        raise OptionError("--send-definition is for masters that prove who they are: give --keys")
-    if undo_spoiled and not (audit and folder):
-        raise OptionError("--undo-spoiled needs both --audit SHARE and --checkpoint DIR")
-    if story is not None and not has_slaves:
-        raise OptionError("--story is about slaves: give --slaves or --listen too")
     coding = _coding_of(codec, saved, mode)
-    plan = _checked(audit, faults, mode, coding, slaves=slaves, has_slaves=has_slaves)
+    plan = check_faults(audit, faults, mode, coding, slaves=slaves, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
@@ -359,35 +356,6 @@ def prepare(
         if saved is not None:
             session.restore(saved)
         yield session
-
-
-def _checked(
-    audit: float,
-    faults: str,
-    mode: Policy | None,
-    coding: str,
-    *,
-    slaves: int,
-    has_slaves: bool,
-) -> FaultPlan:
-    """Return the plan of faults; see that it and the audit can be had."""
-    plan = FaultPlan.parse(faults)
-    if not 0 <= audit <= 1:
-        raise OptionError(f"--audit {audit}: give a share of the work from 0 to 1")
-    if audit and not has_slaves:
-        raise OptionError("--audit compares slaves: give --slaves or --listen too")
-    if audit and mode is not None and not mode.is_exact:
-        raise OptionError(
-            f"--audit needs equal bits, and --sharing {sharing_text(mode)} has none; use sync"
-        )
-    if audit and parse_codec(coding).has_feedback:
-        raise OptionError(f"--audit needs equal bits, and --codec {coding} has none")
-    if str(plan) and not slaves:
-        raise OptionError("--faults strike local slaves: give --slaves too")
-    for one in ("join", "restart"):
-        if getattr(plan, one) or any(one == it.fault for it in plan.appointments):
-            raise OptionError(f"--faults {one}: this one is for simulations; see veloflow.testing")
-    return plan
 
 
 def _journal(session: Session, folder: Path, own: str, *, goes_on: bool) -> FileJournal:
