@@ -25,7 +25,7 @@ def build(
     rate: float = 0.05,
     rate_decay: float = 0.01,
     radius: float = 1.0,
-    radius_decay: float = 0.3,
+    radius_decay: float | None = None,
 ) -> None:
     """Make a map of side x side neurons.
 
@@ -37,7 +37,7 @@ def build(
         rate: how far a point pulls a neuron, with ``online``.
         rate_decay: how fast that fades.
         radius: how far on the grid, [-1, 1] in both directions, a point pulls.
-        radius_decay: how fast that shrinks.
+        radius_decay: how fast that shrinks; by default 0.01 with ``online``, as in Veles, else 0.3.
     """
     data, kinds = points()
     kohonen_workflow(
@@ -48,7 +48,7 @@ def build(
         rate=rate,
         rate_decay=rate_decay,
         radius=radius,
-        radius_decay=radius_decay,
+        radius_decay=(0.01 if online else 0.3) if radius_decay is None else radius_decay,
         classes=2,
         max_epochs=epochs,
     )
