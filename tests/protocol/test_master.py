@@ -47,8 +47,10 @@ from veloflow.protocol.messages import (
 from veloflow.protocol.slaves import State
 
 
-def hello(name="n", *, checksum="same", protocol=PROTOCOL, capacity=2):
-    return Hello(protocol, checksum, name, "null", "cpu", "host", 1, capacity=capacity)
+def hello(name="n", *, checksum="same", protocol=PROTOCOL, capacity=2, former=""):
+    return Hello(
+        protocol, checksum, name, "null", "cpu", "host", 1, capacity=capacity, former=former
+    )
 
 
 def pieces(count, first=0):
@@ -313,9 +315,22 @@ def test_after_the_end_nobody_is_taken_in():
 def test_a_slave_that_says_hello_again_starts_anew():
     stage = Stage(b"a")
     stage(pieces(1))
-    actions = stage.says(b"a", hello("a"))
+    actions = stage.says(b"a", hello("a", former="s1"))
     assert Send(b"a", Welcome("s2", "run", 0.25)) in actions
     assert granted(actions) == [(b"a", 0)]
+
+
+def test_a_slave_that_said_hello_twice_before_it_was_heard_is_one_slave():
+    """As after Ctrl-Z and fg of a master, whose slaves greet on meanwhile."""
+    stage = Stage()
+    stage(pieces(1))
+    (lease,) = [one.lease for one in stage.says(b"a", hello("a")) if isinstance(one, Grant)]
+    again = stage.says(b"a", hello("a"))
+    assert again == [Send(b"a", Welcome("s1", "run", 0.25))]
+    assert [one for one in stage.says(b"a", update(lease)) if isinstance(one, Apply)]
+    assert stage.master.counters["lost"] == stage.master.counters["put out"] == 0
+    anew = stage.says(b"a", hello("a"))  # it has worked for us, so it has begun anew
+    assert Send(b"a", Welcome("s2", "run", 0.25)) in anew
 
 
 def test_hunger_is_said_once():

@@ -216,6 +216,11 @@ class Master:
 
     def _on_hello(self, client: bytes, hello: Hello, is_local: bool, now: float) -> None:
         former = self.crowd.by_client.get(client)
+        if former is not None and hello == former.hello and not former.jobs:
+            # it said so before it heard our welcome: nobody listened for a while
+            self._is_alive(former, now)
+            self._welcome(former)
+            return
         if former is not None:  # it has lost its memory of us
             self._let_go(former, "lost", "it said hello again")
         reason = f"the run is over: {self._stopped}" if self._stopped else ""
