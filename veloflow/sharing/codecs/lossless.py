@@ -114,7 +114,8 @@ class ZStandard(Lossless):
             import zstandard
         except ModuleNotFoundError:
             raise _missing(self.name) from None
-        return zstandard.ZstdCompressor(level=self.level).compress(data)
+        compressed: bytes = zstandard.ZstdCompressor(level=self.level).compress(data)
+        return compressed
 
     def _expand(self, data: bytes, size: int) -> bytes:
         try:
@@ -124,9 +125,10 @@ class ZStandard(Lossless):
         try:
             if zstandard.frame_content_size(data) != size:
                 raise WireError("a compressed vector of another size")
-            return zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
+            expanded: bytes = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
         except zstandard.ZstdError as error:
             raise WireError(f"a compressed vector that is damaged: {error}") from None
+        return expanded
 
 
 @final
