@@ -26,13 +26,13 @@ from veloflow.units.gradient import Backward
 from veloflow.units.layer import Layer, unit_named
 from veloflow.units.picking import Picking, Stochastic
 from veloflow.units.pooling import (
-    _FORWARD,
-    _MAX_BACK,
-    _PARAMETERS,
-    _SCALARS,
+    FORWARD,
+    MAX_BACK,
+    PARAMETERS,
+    SCALARS,
     MaxPooling,
     Pooling,
-    _windows,
+    windows,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _take(
         return
     images = x.reshape(n, grid["h"], grid["w"], c)
     y[...] = 0
-    for number, (rows, columns), (high, wide) in _windows(**grid):
+    for number, (rows, columns), (high, wide) in windows(**grid):
         is_own = winners[:, high, wide] == number
         np.copyto(y[:, high, wide], images[:, rows, columns], where=is_own)
 
@@ -61,8 +61,8 @@ _TAKE = Program(
     "take_winners",
     f"""
 kernel void take_winners(global const real *x, global const int *winners, global real *y,
-                         {_PARAMETERS})
-{{{_FORWARD}
+                         {PARAMETERS})
+{{{FORWARD}
     for (int k = 0; k < c; ++k) {{
         const int winner = winners[at + k];
         const bool is_inside = winner >= 0 && winner / kx < high && winner % kx < wide;
@@ -72,7 +72,7 @@ kernel void take_winners(global const real *x, global const int *winners, global
 """,
     _take,
     ("x", "winners", "y"),
-    _SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
+    SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
 )
 
 
@@ -130,7 +130,7 @@ class Depooling(Forward):
         """Bind what adds each value of ``source`` to its place in ``target``."""
         height, width, _ = self.pooling.window.image
         arrays = {"err": source, "winners": self.winners, "x": target}
-        launch = self.device.program(_MAX_BACK, arrays, (len(source) * height, width))
+        launch = self.device.program(MAX_BACK, arrays, (len(source) * height, width))
         return partial(launch, **self.pooling.scalars())
 
     def run(self) -> None:

@@ -21,13 +21,13 @@ from veloflow.devices.random import key_of
 from veloflow.units.layer import Layer
 from veloflow.units.loader import TRAIN
 from veloflow.units.pooling import (
-    _FORWARD,
-    _MAX_BACK,
-    _PARAMETERS,
-    _SCALARS,
+    FORWARD,
+    MAX_BACK,
+    PARAMETERS,
+    SCALARS,
     GDPooling,
     Pooling,
-    _windows,
+    windows,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _max_abs(
         return
     images = x.reshape(n, grid["h"], grid["w"], c)
     best = np.full(y.shape, -1, y.dtype)
-    for number, (rows, columns), (high, wide) in _windows(**grid):
+    for number, (rows, columns), (high, wide) in windows(**grid):
         part = images[:, rows, columns]
         size = np.abs(part)
         is_larger = ~(size <= best[:, high, wide])  # NaN wins, and is seen
@@ -86,14 +86,14 @@ def _pick(
         return
     images = x.reshape(n, grid["h"], grid["w"], c)
     total, count = np.zeros_like(y), np.zeros(y.shape, np.int64)
-    for _, (rows, columns), (high, wide) in _windows(**grid):
+    for _, (rows, columns), (high, wide) in windows(**grid):
         total[:, high, wide] += _weights(images[:, rows, columns], absolute)
         count[:, high, wide] += 1
     limit, so_far, place = u * total, np.zeros_like(y), np.zeros(y.shape, np.int64)
     alike = np.minimum((u * count.astype(y.dtype)).astype(np.int64), count - 1)
     winners[...] = -1
     y[...] = total  # what stays where the sum is NaN
-    for number, (rows, columns), (high, wide) in _windows(**grid):
+    for number, (rows, columns), (high, wide) in windows(**grid):
         part = images[:, rows, columns]
         here = (slice(None), high, wide)
         so_far[here] += _weights(part, absolute)
@@ -114,7 +114,7 @@ def _expect(
     images = x.reshape(n, grid["h"], grid["w"], c)
     total, plain, count = np.zeros_like(y), np.zeros_like(y), np.zeros_like(y)
     y[...] = 0
-    for _, (rows, columns), (high, wide) in _windows(**grid):
+    for _, (rows, columns), (high, wide) in windows(**grid):
         part = images[:, rows, columns]
         weight = _weights(part, absolute)
         total[:, high, wide] += weight
@@ -127,8 +127,8 @@ def _expect(
 _MAX_ABS = Program(
     "max_abs_pool",
     f"""
-kernel void max_abs_pool(global const real *x, global real *y, global int *winners, {_PARAMETERS})
-{{{_FORWARD}
+kernel void max_abs_pool(global const real *x, global real *y, global int *winners, {PARAMETERS})
+{{{FORWARD}
     for (int k = 0; k < c; ++k) {{
         real best = -1, value = 0;
         int winner = 0;
@@ -147,7 +147,7 @@ kernel void max_abs_pool(global const real *x, global real *y, global int *winne
 """,
     _max_abs,
     ("x", "y", "winners"),
-    _SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
+    SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
 )
 
 _WEIGHT = "(absolute ? fabs(here) : max(here, (real)0))"
@@ -156,8 +156,8 @@ _PICK = Program(
     "stochastic_pool",
     f"""
 kernel void stochastic_pool(global const real *x, global const real *u, global real *y,
-                            global int *winners, {_PARAMETERS}, const int absolute)
-{{{_FORWARD}
+                            global int *winners, {PARAMETERS}, const int absolute)
+{{{FORWARD}
     for (int k = 0; k < c; ++k) {{
         real total = 0;
         for (int i = 0; i < high; ++i)
@@ -186,14 +186,14 @@ kernel void stochastic_pool(global const real *x, global const real *u, global r
 """,
     _pick,
     ("x", "u", "y", "winners"),
-    (*_SCALARS, ("absolute", "int")),  # type: ignore[arg-type]
+    (*SCALARS, ("absolute", "int")),  # type: ignore[arg-type]
 )
 
 _EXPECT = Program(
     "expected_pool",
     f"""
-kernel void expected_pool(global const real *x, global real *y, {_PARAMETERS}, const int absolute)
-{{{_FORWARD}
+kernel void expected_pool(global const real *x, global real *y, {PARAMETERS}, const int absolute)
+{{{FORWARD}
     for (int k = 0; k < c; ++k) {{
         real total = 0, plain = 0, sum = 0;
         for (int i = 0; i < high; ++i)
@@ -210,7 +210,7 @@ kernel void expected_pool(global const real *x, global real *y, {_PARAMETERS}, c
 """,
     _expect,
     ("x", "y"),
-    (*_SCALARS, ("absolute", "int")),  # type: ignore[arg-type]
+    (*SCALARS, ("absolute", "int")),  # type: ignore[arg-type]
 )
 
 
@@ -329,7 +329,7 @@ class GDPicking(GDPooling):
 
     def _way_back(self) -> tuple[Program, dict[str, Array]]:
         winners = self.forward.winners
-        return _MAX_BACK, {"err": self.err_output, "winners": winners, "x": self.err_input}
+        return MAX_BACK, {"err": self.err_output, "winners": winners, "x": self.err_input}
 
 
 # -- the short form --------------------------------------------------------------------------------

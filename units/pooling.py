@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 _NAMES = ("n", "h", "w", "c", "ky", "kx", "sy", "sx", "oh", "ow")
-_SCALARS = tuple((name, "int") for name in _NAMES)
-_PARAMETERS = ", ".join(f"const int {name}" for name in _NAMES)
+SCALARS = tuple((name, "int") for name in _NAMES)
+PARAMETERS = ", ".join(f"const int {name}" for name in _NAMES)
 
 
-def _windows(
+def windows(
     h: int, w: int, ky: int, kx: int, sy: int, sx: int, oh: int, ow: int
 ) -> Iterator[tuple[int, tuple[slice, slice], tuple[slice, slice]]]:
     """Yield each place in a window, where in the image it lies, and in which windows it exists."""
@@ -67,7 +67,7 @@ def _max_pool(
     y[...] = -np.inf
     winners[...] = 0
     # NumPy is slow at masked arrays; numbers only grow, so that a maximum does as well
-    for number, (rows, columns), (high, wide) in _windows(**grid):
+    for number, (rows, columns), (high, wide) in windows(**grid):
         part, best = images[:, rows, columns], y[:, high, wide]
         is_larger = ~(part <= best)  # NaN wins, and is seen
         np.maximum(best, part, out=best)
@@ -82,7 +82,7 @@ def _max_back(
         return
     images = x.reshape(n, grid["h"], grid["w"], c)
     images[...] = 0
-    for number, (rows, columns), (high, wide) in _windows(**grid):
+    for number, (rows, columns), (high, wide) in windows(**grid):
         own = np.where(winners[:, high, wide] == number, err[:, high, wide], 0)
         if grid["sy"] < grid["ky"] or grid["sx"] < grid["kx"]:
             images[:, rows, columns] += own
@@ -101,7 +101,7 @@ def _avg_pool(x: NDArray[Any], y: NDArray[Any], *, n: int, c: int, **grid: int) 
         return
     images = x.reshape(n, grid["h"], grid["w"], c)
     y[...] = 0
-    for _, (rows, columns), (high, wide) in _windows(**grid):
+    for _, (rows, columns), (high, wide) in windows(**grid):
         y[:, high, wide] += images[:, rows, columns]
     y /= _counts(**grid).astype(y.dtype)
 
@@ -112,12 +112,12 @@ def _avg_back(err: NDArray[Any], x: NDArray[Any], *, n: int, c: int, **grid: int
     images = x.reshape(n, grid["h"], grid["w"], c)
     images[...] = 0
     share = err / _counts(**grid).astype(err.dtype)
-    for _, (rows, columns), (high, wide) in _windows(**grid):
+    for _, (rows, columns), (high, wide) in windows(**grid):
         images[:, rows, columns] += share[:, high, wide]
 
 
 #: what a work-item on a line of the output, and one on a line of the image, begins with
-_FORWARD = """
+FORWARD = """
     const int line = get_global_id(0), ox = get_global_id(1);
     if (line >= n * oh || ox >= ow)
         return;
@@ -187,12 +187,12 @@ _MAX_BODY = _each_channel("""
 _MAX = Program(
     "max_pool",
     f"""{_MACROS}
-kernel void max_pool(global const real *x, global real *y, global int *winners, {_PARAMETERS})
-{{{_FORWARD}{_MAX_BODY}}}
+kernel void max_pool(global const real *x, global real *y, global int *winners, {PARAMETERS})
+{{{FORWARD}{_MAX_BODY}}}
 """,
     _max_pool,
     ("x", "y", "winners"),
-    _SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
+    SCALARS,  # type: ignore[arg-type] # "int" is one of the literals
 )
 
 _MAX_BACK_BODY = _each_channel(f"""
@@ -203,16 +203,16 @@ _MAX_BACK_BODY = _each_channel(f"""
         WRITE(out + k, sum);
 """)
 
-_MAX_BACK = Program(
+MAX_BACK = Program(
     "max_back",
     f"""{_MACROS}
 kernel void max_back(global const real *err, global const int *winners, global real *x,
-                     {_PARAMETERS})
+                     {PARAMETERS})
 {{{_BACK}{_MAX_BACK_BODY}}}
 """,
     _max_back,
     ("err", "winners", "x"),
-    _SCALARS,  # type: ignore[arg-type]
+    SCALARS,  # type: ignore[arg-type]
 )
 
 _AVG_BODY = _each_channel("""
@@ -226,12 +226,12 @@ _AVG_BODY = _each_channel("""
 _AVG = Program(
     "avg_pool",
     f"""{_MACROS}
-kernel void avg_pool(global const real *x, global real *y, {_PARAMETERS})
-{{{_FORWARD}{_AVG_BODY}}}
+kernel void avg_pool(global const real *x, global real *y, {PARAMETERS})
+{{{FORWARD}{_AVG_BODY}}}
 """,
     _avg_pool,
     ("x", "y"),
-    _SCALARS,  # type: ignore[arg-type]
+    SCALARS,  # type: ignore[arg-type]
 )
 
 _AVG_BACK_BODY = _each_channel(f"""
@@ -245,12 +245,12 @@ _AVG_BACK_BODY = _each_channel(f"""
 _AVG_BACK = Program(
     "avg_back",
     f"""{_MACROS}
-kernel void avg_back(global const real *err, global real *x, {_PARAMETERS})
+kernel void avg_back(global const real *err, global real *x, {PARAMETERS})
 {{{_BACK}{_AVG_BACK_BODY}}}
 """,
     _avg_back,
     ("err", "x"),
-    _SCALARS,  # type: ignore[arg-type]
+    SCALARS,  # type: ignore[arg-type]
 )
 
 
@@ -371,7 +371,7 @@ class GDMaxPooling(GDPooling):
 
     def _way_back(self) -> tuple[Program, dict[str, Array]]:
         winners = self.forward.winners
-        return _MAX_BACK, {"err": self.err_output, "winners": winners, "x": self.err_input}
+        return MAX_BACK, {"err": self.err_output, "winners": winners, "x": self.err_input}
 
 
 @final

@@ -57,7 +57,6 @@ class RayLauncher(Launcher[RayOptions]):
         self._ray: Any = ray
         self._slaves: list[tuple[str, Any, Any]] = []  # name, actor, what it will return
         self._numbers = itertools.count(1)
-        self._wanted = 0
         self._is_own = not ray.is_initialized()
         if not self._is_own:
             return
@@ -110,7 +109,6 @@ class RayLauncher(Launcher[RayOptions]):
 
     def resize(self, count: int) -> None:
         """Have so many slaves; those that are too many are told to leave."""
-        self._wanted = count
         options = self.options
         actor = self._ray.remote(
             num_cpus=options.cpus, num_gpus=options.gpus, max_restarts=-1, max_task_retries=-1,

@@ -8,6 +8,7 @@ import shlex
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -127,7 +128,7 @@ class SSHLauncher(Launcher[SSHOptions]):
     async def _keep(self, place: str, offer: Offer, name: str) -> None:
         """Have a slave in a place, for as long as the run goes on."""
         words = command("--offer", "-", "--name", name, python=self.options.python)
-        for pause in (*_PAUSES, *[_PAUSES[-1]] * 1000):
+        for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             try:
                 async with self._login(place) as connection:
                     # SSH knows lines only: each word is quoted, so none is more than a word
