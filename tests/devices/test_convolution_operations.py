@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from veloflow.devices import Window, open_device
 from veloflow.devices import expressions as ex
+from veloflow.devices.opencl import OpenCLDevice
 from veloflow.devices.opencl.cook_toom import cook_toom
+from veloflow.devices.opencl.platforms import open_hardware
 from veloflow.errors import DeviceError, ShapeError
 
 SOME = settings(
@@ -29,10 +31,19 @@ TANH = 1.7159 * ex.tanh(0.6666 * ex.element("x"))
 SLOPE = 1.14381894 - 0.388484177 * ex.element("y") * ex.element("y")
 
 
-@pytest.fixture(scope="module", params=["numpy", pytest.param("opencl", marks=pytest.mark.opencl)])
+OPENCL = [pytest.param(name, marks=pytest.mark.opencl) for name in ("opencl", "as a GPU")]
+
+
+@pytest.fixture(scope="module", params=["numpy", *OPENCL])
 def device(request):
+    """Return a device; "as a GPU" is the one of "opencl" taken for one with memory of its own."""
     try:
-        opened = open_device(request.param)
+        if request.param == "as a GPU":
+            hardware = open_hardware("opencl")
+            vars(hardware)["is_cpu"] = False
+            opened = OpenCLDevice(hardware)
+        else:
+            opened = open_device(request.param)
     except DeviceError as error:
         pytest.skip(str(error))
     yield opened

@@ -45,6 +45,9 @@ def _multiplies(device) -> None:
 )
 def test_a_bad_kernel_is_replaced_by_numpy_and_noted(tmp_path, body: str, says: str) -> None:
     device = _open(tmp_path, limit=8.0, sources={"gemm": _GEMM.format(body=body)})
+    if "signal" in says and not device._engine.hardware.is_cpu:
+        device.close()
+        pytest.skip("a bad address on a GPU ends no process")
     try:
         _multiplies(device)
         notes = " ".join(device.info().notes)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     AnyArray: TypeAlias = NDArray[Any]
 
-__all__ = ["Convolution", "Gradient", "check_convolution"]
+__all__ = ["Convolution", "Gradient", "Parts", "check_convolution"]
 
 #: numbers of patches that are unfolded at a time
 _UNFOLDED = 1 << 20
@@ -61,7 +61,7 @@ def check_convolution(
 
 
 @dataclass(frozen=True)
-class _Parts:
+class Parts:
     """A minibatch cut into runs of images, with what they need for a while."""
 
     window: Window
@@ -123,7 +123,7 @@ class Convolution:
     def __init__(
         self, x: AnyArray, weights: AnyArray, out: AnyArray, window: Window, groups: int
     ) -> None:
-        self._parts = _Parts(window, len(x), groups, x.dtype)
+        self._parts = Parts(window, len(x), groups, x.dtype)
         self._x = x.reshape(-1, *window.image)
         self._weights = weights.reshape(groups, -1, self._parts.length)
         self._out = out.reshape(-1, math.prod(window.places), len(weights))
@@ -161,7 +161,7 @@ class Gradient:
         weights_gradient: AnyArray | None,
         input_gradient: AnyArray | None,
     ) -> None:
-        self._parts = _Parts(window, len(delta), groups, weights.dtype)
+        self._parts = Parts(window, len(delta), groups, weights.dtype)
         self._delta = delta.reshape(-1, math.prod(window.places), len(weights))
         self._x = x.reshape(-1, *window.image)
         self._weights = weights.reshape(groups, -1, self._parts.length)

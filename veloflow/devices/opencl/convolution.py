@@ -15,6 +15,7 @@ from veloflow.devices.opencl.engine import Engine, Variant
 from veloflow.devices.opencl.formulas import Numbers, statements
 from veloflow.devices.opencl.judge import Twin, samples, trial_of
 from veloflow.devices.opencl.launches import nothing
+from veloflow.devices.opencl.patches import Patches
 from veloflow.devices.opencl.recipes import Recipe, Trial, kernel_source
 from veloflow.devices.opencl.winograd import Tiling, transforms
 from veloflow.devices.window import Window
@@ -43,6 +44,9 @@ def convolution(
         raise ShapeError(f"a bias of shape {bias.shape} does not fit {len(weights)} kernels")
     if out.size == 0:
         return nothing
+    if _has_use_for_patches(engine, groups):
+        patches = Patches(engine, x.device, window, len(x), len(weights), np.dtype(x.dtype))
+        return patches.forward(x, weights, out, bias, activation)
     has_bias = bias is not None
     problem = Problem(len(x), window, len(weights), groups, x.dtype, has_bias, activation)
     arrays = {"x": x, "weights": weights, "out": out}
@@ -91,6 +95,9 @@ def convolution_gradient(
         raise ShapeError("the slope of a convolution is a formula of its output; give y")
     if not outputs or err.size == 0:
         return nothing
+    if _has_use_for_patches(engine, groups):
+        patches = Patches(engine, x.device, window, len(x), len(weights), np.dtype(x.dtype))
+        return patches.backward(err, x, weights, y, slope, outputs)
     has_bias = bias_gradient is not None
     problem = Problem(len(x), window, len(weights), groups, x.dtype, has_bias, slope)
     arrays = {"err": err, "x": x, "weights": weights, **outputs}
@@ -119,6 +126,11 @@ def convolution_gradient(
     is_sum = "db" in wanted and "dw" not in wanted  # tiles have no use for that
     variants = _variants(engine, kind, problem, direct, None if is_sum else tiles)
     return engine.operation(kind.name, variants, twin_of(window), arrays, kind.outputs)
+
+
+def _has_use_for_patches(engine: Engine, groups: int) -> bool:
+    """Whether products of patches are quicker: an image is too much work for one of many items."""
+    return not engine.hardware.is_cpu and groups == 1
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from veloflow.devices.base import Array
 from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.opencl.buffers import Block, Buffers
 from veloflow.devices.opencl.cache import KernelCache
@@ -22,7 +24,7 @@ from veloflow.devices.opencl.watch import KernelWatch
 from veloflow.errors import DeviceError, KernelError
 
 if TYPE_CHECKING:
-    from veloflow.devices.base import Array, Launch
+    from veloflow.devices.base import Device, Launch
     from veloflow.devices.opencl.recipes import Call, Recipe, Trial
     from veloflow.devices.tracing import Observer
 
@@ -182,6 +184,18 @@ class Engine:
             return bind(self.queue, programs, variant.calls, buffers, enqueue)
         except cl.Error as error:
             raise KernelError(f"{variant.parts[0][0].name} cannot be bound: {error}") from error
+
+    def shared(
+        self, name: str, device: Device, shape: Sequence[int], dtype: np.dtype[Any]
+    ) -> Array:
+        """Return an array in memory that launches share under that name, each for a while."""
+        key, size = f"{name} {dtype}", math.prod(shape)
+        known = self._scratch.get(key)
+        if known is None or known.buffer.size < size * dtype.itemsize:
+            known = self._scratch[key] = self.buffers.allocate((size,), dtype)
+        array = Array(device, shape, dtype)
+        array.memory = self.buffers.part(known, 0, array.shape, dtype)
+        return array
 
     def _scratch_block(self, name: str, size: int) -> Block:
         """Return memory that all launches share: the queue runs one launch at a time."""

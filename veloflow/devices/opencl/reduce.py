@@ -42,6 +42,8 @@ __all__ = ["reduce"]
 _OUT, _PIECES, _MATRIX = "the result", "the pieces", "the matrix"
 #: elements of a piece: 16 us of float32 arithmetic at worst, so pieces can be shared out
 _PIECE = 8192
+#: the same where thousands of work-items wait for work
+_PIECE_OF_MANY = 256
 
 _ACROSS = """
 kernel void reduce_pieces({parameters}global RESULT *results, const long rows, const long columns,
@@ -101,16 +103,16 @@ class Pieces:
     result_step: int  #: from one result of an output to the next
 
     @staticmethod
-    def of(rows: int, columns: int, axis: int | None) -> Pieces:
-        """Cut a matrix for a reduction over that axis."""
-        width = min(columns, _PIECE)
+    def of(rows: int, columns: int, axis: int | None, piece: int = _PIECE) -> Pieces:
+        """Cut a matrix for a reduction over that axis into pieces of about ``piece`` elements."""
+        width = min(columns, piece)
         across = -(-columns // width)
         if axis == 1:
             return Pieces(1, width, across, rows, across, 1)
         if axis == 0:
-            height = max(64, _PIECE // columns)
+            height = max(64, piece // columns)
             return Pieces(height, width, -(-rows // height), columns, 1, columns)
-        height = max(1, _PIECE // width)
+        height = max(1, piece // width)
         return Pieces(height, width, -(-rows // height) * across, 1, 0, 1)
 
 
@@ -123,6 +125,11 @@ class _Work:
     axis: int | None
     numbers: Numbers
     code: FormulaCode
+
+    @property
+    def piece(self) -> int:
+        """The elements of a piece."""
+        return _PIECE if self.engine.hardware.is_cpu else _PIECE_OF_MANY
 
     @property
     def accumulator(self) -> np.dtype[Any]:
@@ -242,7 +249,7 @@ def reduce(
 def _variant(
     work: _Work, space: Space, used: Mapping[str, Array], out: Array, twin: Twin
 ) -> Variant:
-    pieces = Pieces.of(space.rows, space.columns, work.axis)
+    pieces = Pieces.of(space.rows, space.columns, work.axis, work.piece)
     is_whole = pieces.count == 1
     result = np.dtype(out.dtype) if is_whole else work.accumulator
 
@@ -250,7 +257,7 @@ def _variant(
         rows = 5 if space.rows > 1 else 1
         columns = 2 * work.numbers.lanes + 3
         small = Space(rows, columns, space.layouts)
-        cut = Pieces.of(rows, columns, work.axis)
+        cut = Pieces.of(rows, columns, work.axis, work.piece)
         shapes: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             name: (sample_shape(space.layouts[name], rows, columns), np.dtype(array.dtype))
             for name, array in used.items()
