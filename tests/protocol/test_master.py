@@ -13,6 +13,7 @@ from veloflow.protocol.events import (
     GiveUp,
     Grant,
     Heard,
+    Inherit,
     Lost,
     PauseAsked,
     PutOut,
@@ -60,8 +61,8 @@ def pieces(count, first=0):
 class Stage:
     """A master and a hand on the clock; it checks the invariants after each event."""
 
-    def __init__(self, *slaves: bytes, prefetch=2):
-        self.master = Master(MasterSettings("run", "same", prefetch=prefetch))
+    def __init__(self, *slaves: bytes, prefetch=2, **settings):
+        self.master = Master(MasterSettings("run", "same", prefetch=prefetch, **settings))
         self.now = 0.0
         for name in slaves:
             self(Heard(name, hello(name.decode()), is_local=True))
@@ -546,3 +547,13 @@ def test_an_idle_slave_takes_no_unbegun_piece_of_a_team():
     assert granted(found) == [(b"a", 1)]
     stage(Lost(b"b", "gone"))
     assert 3 in [one.id.number for one in stage.master.ledger.leases_of("s1")]
+
+
+def test_what_an_honest_slave_leaves_is_inherited_when_it_is_gone():
+    stage = Stage(b"a", b"b", b"c", inherits=True)
+    assert Inherit(b"a") in stage.says(b"a", Bye("done here"))
+    assert Inherit(b"b") in stage(Lost(b"b", "its process ended"))
+    assert Inherit(b"c") not in stage(Garbage(b"c", "no message"))
+    assert not stage.master.crowd.by_client
+    stage = Stage(b"a")
+    assert Inherit(b"a") not in stage.says(b"a", Bye("done here"))  # nobody keeps anything

@@ -19,6 +19,7 @@ from veloflow.protocol.messages import (
     PROTOCOL,
     Bye,
     Cancel,
+    Collect,
     Failure,
     GiveBack,
     Hello,
@@ -27,6 +28,7 @@ from veloflow.protocol.messages import (
     LeaseId,
     Piece,
     Refusal,
+    Residual,
     Stop,
     Update,
     Welcome,
@@ -189,3 +191,14 @@ def test_it_goes_when_it_is_told_to(message, code):
         assert action.code == code
         assert stage.slave.state is State.DONE
         assert stage(Tick(), 1e6) == []
+
+
+def test_it_tells_what_its_codec_left_out_when_it_is_asked_and_before_it_leaves():
+    stage = Stage()
+    assert stage.hears(Collect()) == []  # the master sees it in shared memory
+    stage.slave.tells_residual = True
+    assert stage.hears(Collect()) == [Tell(Residual())]
+    residual, bye, end = stage(TermAsked())
+    assert residual == Tell(Residual())
+    assert isinstance(bye.message, Bye)
+    assert isinstance(end, Exit)

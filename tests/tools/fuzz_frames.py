@@ -12,6 +12,7 @@ from veloflow.protocol.messages import (
     Beat,
     Bye,
     Cancel,
+    Collect,
     Failure,
     FrameHeader,
     GiveBack,
@@ -22,6 +23,7 @@ from veloflow.protocol.messages import (
     Piece,
     Plan,
     Refusal,
+    Residual,
     Stop,
     Update,
     Welcome,
@@ -39,6 +41,7 @@ FROM_SLAVE = [
     [encode(GiveBack(LEASE))],
     [encode(Failure(LEASE, "fc", "boom"))],
     [encode(Bye("enough"))],
+    [encode(Residual(HEADERS[1:])), ARRAYS[1]],
 ]
 FROM_MASTER = [
     [encode(Plan("digits", {"a": 1}, {"seed": 0}, "c" * 64, "/dev/shm/x", "t", 1000))],
@@ -47,6 +50,8 @@ FROM_MASTER = [
     [encode(Refusal("no"))],
     [encode(Job(LEASE, Piece(7, 0, 2, 10, 5), {"fc": {"n": 1}}, HEADERS)), *ARRAYS],
     [encode(Cancel(LEASE))],
+    [encode(Collect())],
+    [encode(Residual(HEADERS[1:])), ARRAYS[1]],
     [encode(Stop("over"))],
 ]
 

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from veloflow.errors import WireError
-from veloflow.protocol.messages import FrameHeader, FromMaster, FromSlave, Job, Update
+from veloflow.protocol.messages import FrameHeader, FromMaster, FromSlave, Job, Residual, Update
 
 __all__ = ["DTYPES", "Limits", "decode_from_master", "decode_from_slave", "encode"]
 
@@ -56,7 +56,7 @@ def decode_from_slave(
         WireError: this is no message, or its frames are not what it announces.
     """
     message = _decode(_from_slave, frames, limits)
-    _check(frames, message.frames if isinstance(message, Update) else (), limits)
+    _check(frames, message.frames if isinstance(message, Update | Residual) else (), limits)
     return message, frames[1:]
 
 
@@ -69,7 +69,7 @@ def decode_from_master(
         WireError: this is no message, or its frames are not what it announces.
     """
     message = _decode(_from_master, frames, limits)
-    _check(frames, message.frames if isinstance(message, Job) else (), limits)
+    _check(frames, message.frames if isinstance(message, Job | Residual) else (), limits)
     return message, frames[1:]
 
 

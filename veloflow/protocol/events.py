@@ -34,6 +34,7 @@ __all__ = [
     "GiveUp",
     "Grant",
     "Heard",
+    "Inherit",
     "Lost",
     "PauseAsked",
     "PutOut",
@@ -211,6 +212,13 @@ class PutOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Inherit:
+    """This client is gone, and was honest: others are to send what its codec has left out."""
+
+    client: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Exposed:
     """The audit has shown that this slave spoils updates; some of its others were applied."""
 
@@ -250,7 +258,9 @@ class Say:
     text: str
 
 
-Action = Send | Grant | Apply | PutOut | Exposed | Recruit | StandIn | StandDown | GiveUp | Say
+Action = (
+    Send | Grant | Apply | PutOut | Inherit | Exposed | Recruit | StandIn | StandDown | GiveUp | Say
+)  # fmt: skip
 
 # -- into the slave -------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from veloflow.protocol.events import (
     GiveUp,
     Grant,
     Heard,
+    Inherit,
     Lost,
     PauseAsked,
     PutOut,
@@ -78,6 +79,7 @@ class MasterSettings:
         seed: of the choice of these, which no slave may foresee.
         works: whether the master computes itself while there are no slaves.
         bound: how many clocks a slave may be ahead of the slowest; None for no bound.
+        inherits: whether slaves keep something that others are to have when they are gone.
     """
 
     run: str
@@ -88,6 +90,7 @@ class MasterSettings:
     seed: int = 0
     works: bool = False
     bound: int | None = None
+    inherits: bool = False
 
     @property
     def beat_every(self) -> float:
@@ -465,6 +468,8 @@ class Master:
         self._take_all_back(slave)
         slave.owed.clear()
         self.crowd.remove(slave)
+        if self.settings.inherits and event != "wrong":
+            self._actions.append(Inherit(slave.client))
         self._chronicle.tell(self._last, f"{slave.state.value}: {reason};", slave.id)
         level = "info" if slave.state is State.LEFT else "warning"
         self._say(level, f"slave {slave.id} ({slave.hello.name}) is {slave.state.value}: {reason}")

@@ -16,6 +16,7 @@ __all__ = [
     "Beat",
     "Bye",
     "Cancel",
+    "Collect",
     "Data",
     "Failure",
     "FrameHeader",
@@ -30,6 +31,7 @@ __all__ = [
     "Piece",
     "Plan",
     "Refusal",
+    "Residual",
     "Resume",
     "Stop",
     "Update",
@@ -149,6 +151,19 @@ class Update(_Record, frozen=True):
     frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=4096)]
     seconds: Seconds
     parameters: Count = 0
+
+
+class Residual(_Record, frozen=True):
+    """What the codec of a sender has left out of its updates so far.
+
+    A slave says it when it is asked and before it leaves, where the master cannot see it in shared
+    memory. A master says what the slave is to add to its own: what others had left out.
+
+    Attributes:
+        frames: one array, ``residual``.
+    """
+
+    frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=1)] = ()
 
 
 class Beat(_Record, frozen=True):
@@ -277,6 +292,10 @@ class Cancel(_Record, frozen=True):
     lease: LeaseId
 
 
+class Collect(_Record, frozen=True):
+    """Say what your codec has left out: a checkpoint is being written."""
+
+
 class Pause(_Record, frozen=True):
     """No more jobs for a while; go on beating."""
 
@@ -291,5 +310,8 @@ class Stop(_Record, frozen=True):
     reason: Text
 
 
-FromSlave = Ask | Hello | Update | Beat | GiveBack | Failure | Bye
-FromMaster = Plan | Welcome | Introduce | Refusal | Job | Cancel | Beat | Pause | Resume | Stop
+FromSlave = Ask | Hello | Update | Beat | GiveBack | Failure | Bye | Residual
+FromMaster = (
+    Plan | Welcome | Introduce | Refusal | Job | Cancel | Beat | Pause | Resume | Stop | Collect
+    | Residual
+)  # fmt: skip

@@ -24,12 +24,14 @@ from veloflow.protocol.events import (
 from veloflow.protocol.messages import (
     Bye,
     Cancel,
+    Collect,
     GiveBack,
     Hello,
     Introduce,
     Job,
     LeaseId,
     Refusal,
+    Residual,
     Stop,
     Welcome,
 )  # fmt: skip
@@ -94,6 +96,7 @@ class Slave:
         self.beat_every = 0.0
         self._hello = hello
         self.memory = hello.memory  #: what the next hello says of shared memory
+        self.tells_residual = False  #: whether the master must be told what the codec leaves out
         self._patience = patience
         self._give_up = give_up * patience
         self._queue: dict[LeaseId, Job] = {}
@@ -112,6 +115,7 @@ class Slave:
             Stop: self._on_stop,
             Job: self._on_job,
             Cancel: self._on_cancel,
+            Collect: self._on_collect,
         }
 
     @property
@@ -219,6 +223,9 @@ class Slave:
             return []  # it is begun: its answer comes all the same
         return [Tell(GiveBack(cancel.lease))]
 
+    def _on_collect(self, collect: Collect, now: float) -> list[SlaveAction]:
+        return [Tell(Residual())] if self.tells_residual else []
+
     # -- its own doing ------------------------------------------------------------------------
 
     def _on_answer(self, answer: Tell) -> list[SlaveAction]:
@@ -240,7 +247,8 @@ class Slave:
 
     def _leave(self) -> list[SlaveAction]:
         self._move("job ended")
-        return [Tell(Bye("it leaves in good order")), Exit(0, "left in good order")]
+        last: list[SlaveAction] = [Tell(Residual())] if self.tells_residual else []
+        return [*last, Tell(Bye("it leaves in good order")), Exit(0, "left in good order")]
 
     def _on_tick(self, now: float) -> list[SlaveAction]:
         if self._heard is not None and now >= self._heard + self._give_up:

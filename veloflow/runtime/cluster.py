@@ -34,6 +34,7 @@ from veloflow.protocol.events import (
     GiveUp,
     Grant,
     Heard,
+    Inherit,
     Lost,
     PutOut,
     Recruit,
@@ -53,6 +54,7 @@ from veloflow.protocol.messages import (
     Ask,
     Bye,
     Cancel,
+    Collect,
     Failure,
     FrameHeader,
     GiveBack,
@@ -62,6 +64,7 @@ from veloflow.protocol.messages import (
     Piece,
     Plan,
     Refusal,
+    Residual,
     Update,
 )
 from veloflow.protocol.slaves import State
@@ -69,6 +72,7 @@ from veloflow.runtime.crew import Crew, Done
 from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.history import Spoiled
 from veloflow.runtime.inspection import TRAIN, Form, are_finite, digest_of
+from veloflow.runtime.left_out import RESIDUAL, LeftOut
 from veloflow.runtime.links import Links
 from veloflow.runtime.local_slaves import LocalSlaves
 from veloflow.runtime.memory_transport import MemoryListener
@@ -94,6 +98,8 @@ __all__ = ["Cluster"]
 
 #: the longest that the master looks at nothing but its sockets, in seconds
 _GLANCE = 0.25
+#: seconds, times patience, that a checkpoint waits for slaves to say what their codecs leave out
+_TELLING = 5.0
 
 
 @dataclass
@@ -202,10 +208,12 @@ class Cluster(Crew):
             seed=secrets.randbits(64),
             works=self._settings.works,
             bound=self._settings.bound,
+            inherits=self._found.has_feedback,
         )
         self._machine = Master(machine)
         self._parameters = Published(self._folder, size, dtype)
         self._links = Links(self._folder, size, np.dtype(dtype), machine.prefetch)
+        self._left_out = LeftOut(self._folder, self._found)
         self._stand_in = StandInCrew(stand_in, checksum)
         self._is_open = True
         plain = cast("dict[str, object]", dict(options))
@@ -243,6 +251,53 @@ class Cluster(Crew):
         """Let those go on who were held back by this piece."""
         if self._settings.bound is not None:
             self._handle(Applied(number))
+
+    # -- what codecs leave out ----------------------------------------------------------------
+
+    def left_out(self) -> list[NDArray[np.floating]]:
+        """Return what all slaves have left out; those that share no memory are asked."""
+        if not self._found.has_feedback:
+            return []
+        crowd, left_out = self._machine.crowd, self._left_out
+        well = [one.client for one in crowd if one.state is State.WELL and one.client != STAND_IN]
+        asked = [client for client in well if left_out.tells(client)]
+        left_out.forget_told()
+        for client in asked:
+            self._send(client, Collect())
+        until = time.monotonic() + _TELLING * self.patience
+        while missing := [
+            one for one in asked if one in crowd.by_client and not left_out.has_told(one)
+        ]:
+            if time.monotonic() > until:
+                self._say(
+                    f"{len(missing)} slaves compute and do not say what their codec has left out: "
+                    "the checkpoint is without it"
+                )
+                break
+            self._pump()
+        return [*left_out.all(one for one in well if one in crowd.by_client),
+                *self._stand_in.left_out()]  # fmt: skip
+
+    def inherit(self, residuals: Sequence[NDArray[np.floating]]) -> None:
+        """Have slaves that join send this as well."""
+        self._left_out.orphans.add(residuals)
+
+    def _inherit(self, client: bytes) -> None:
+        if client == STAND_IN:
+            self._left_out.orphans.add(self._stand_in.hand_over())
+        self._left_out.inherit(client)
+
+    def _hand_out(self, client: bytes, lease: LeaseId) -> None:
+        """Have a slave send what another has left out, along with what it finds itself."""
+        expected = max(self._settings.slaves, self._machine.crowd.well)
+        residual = self._left_out.take(client, lease, expected)
+        if residual is None:
+            return
+        if client == STAND_IN:
+            self._stand_in.inherit(residual)
+            return
+        message = Residual((header_of(RESIDUAL, residual),))
+        self._listener.send(client, [encode(message), residual.data])
 
     # -- rounds ahead of the master -----------------------------------------------------------
 
@@ -356,6 +411,7 @@ class Cluster(Crew):
         finally:
             if self._is_open:
                 self._links.close()
+                self._left_out.close()
             remove_folder(self._folder)
             self._janitor.close()
             if self._story is not None:
@@ -413,12 +469,18 @@ class Cluster(Crew):
                 return
             self._known.add(client)
             self._devices[message.device] = None
+        if isinstance(message, Residual) and client in self._machine.crowd.by_client:
+            try:
+                self._left_out.hear(client, message.frames, arrays)
+            except WireError as error:
+                self._handle(Garbage(client, str(error)))
+                return
         done: Done | None = None
         if isinstance(message, Update):
             found = self._look_into(client, message, arrays)
             if isinstance(found, Rejected):
                 self._handle(found)
-                self._links.answered(client, message.lease)
+                self._answered(client, message.lease)
                 return
             done = found
         is_local = isinstance(message, Hello) and self._locals.owns(client)
@@ -426,7 +488,13 @@ class Cluster(Crew):
         actions = self._machine.handle(event, time.monotonic())
         self._perform(actions, done)
         if isinstance(message, Update | GiveBack | Failure):
-            self._links.answered(client, message.lease)
+            self._answered(client, message.lease)
+        if isinstance(message, Hello) and client in self._machine.crowd.by_client:
+            self._left_out.connect(client, message.memory if self._found.has_feedback else "")
+
+    def _answered(self, client: bytes, lease: LeaseId) -> None:
+        self._links.answered(client, lease)
+        self._left_out.answered(client, lease)
 
     def _answer(self, client: bytes, ask: Ask) -> None:
         if ask.protocol != PROTOCOL:
@@ -527,6 +595,7 @@ class Cluster(Crew):
         gone: list[bytes] = []
         for action in actions:
             if isinstance(action, Grant):
+                self._hand_out(action.client, action.lease)
                 if action.client == STAND_IN:
                     self._stand_in.grant(action.lease)
                 elif not self._grant(action):
@@ -540,6 +609,8 @@ class Cluster(Crew):
                 self._say(action.text)
             elif isinstance(action, PutOut):
                 self._put_out(action)
+            elif isinstance(action, Inherit):
+                self._inherit(action.client)
             elif isinstance(action, Exposed):
                 self._expose(action)
             elif isinstance(action, StandIn):

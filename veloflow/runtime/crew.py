@@ -80,6 +80,15 @@ class Crew(ABC):
     def applied(self, number: int) -> None:  # noqa: B027 - most need not know
         """Take note that the update of a piece can be seen in what is published."""
 
+    # -- what codecs leave out ----------------------------------------------------------------
+
+    def left_out(self) -> list[NDArray[np.floating]]:
+        """Return what has been left out of updates so far, a vector (n,) for each who left it."""
+        return []
+
+    def inherit(self, residuals: Sequence[NDArray[np.floating]]) -> None:  # noqa: B027
+        """Have sent what was left out of updates before a checkpoint."""
+
     # -- rounds ahead of the master, for crews that can ---------------------------------------
 
     def team(self) -> list[str]:
@@ -191,6 +200,16 @@ class OwnCrew(Crew):
         factors = self._worker.factors(piece.count) if way.needs_factors else None
         headers, arrays = way.write(found, factors)
         return way.read(None, headers, [array.data for array in arrays])
+
+    def left_out(self) -> list[NDArray[np.floating]]:
+        """Return its own residual."""
+        residual = self._worker.vector.residual
+        return [] if residual is None else [residual.copy()]
+
+    def inherit(self, residuals: Sequence[NDArray[np.floating]]) -> None:
+        """Add all to its own residual."""
+        for one in residuals:
+            self._worker.vector.inherit(one)
 
     def close(self) -> None:
         """Give the threads back."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from veloflow.core import Batch, BatchSource, Farm, Part, Payload, Unit, shard_size
+from veloflow.errors import CheckpointError
 from veloflow.protocol.messages import Piece
 from veloflow.runtime.ahead import Ahead, Round
 from veloflow.sharing.ordered_sum import OrderedSum
@@ -107,12 +108,26 @@ class PieceFarm(Farm):
         """Return what the result says of the sharing."""
         return {}
 
+    @property
+    def vector_size(self) -> int:
+        """How many numbers the vector of an update has."""
+        return self._parameters.gradients.size
+
     def state(self) -> Mapping[str, object]:
         """Return what a checkpoint must keep besides parameters: JSON values and arrays."""
-        return {}
+        left_out = self.crew.left_out()
+        return {"left_out": left_out} if left_out else {}
 
     def restore(self, state: Mapping[str, object]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Take back what :meth:`state` gave.
+
+        Raises:
+            CheckpointError: it is of other sizes.
+        """
+        left_out = cast("list[NDArray[np.floating]]", state.get("left_out", []))
+        if any(one.shape != (self.vector_size,) for one in left_out):
+            raise CheckpointError("what codecs have left out in the checkpoint is of another size")
+        self.crew.inherit(left_out)
 
 
 class SyncFarm(PieceFarm):

@@ -144,6 +144,27 @@ class FoundVector:
     # -- checkpoints --------------------------------------------------------------------------
 
     @property
+    def has_feedback(self) -> bool:
+        """Whether there is a residual: what the codec has left out so far."""
+        return self._residual is not None
+
+    @property
     def residual(self) -> NDArray[Any] | None:
-        """What the codec has left out so far; None without error feedback."""
+        """What the codec has left out so far (n,); None without error feedback."""
         return self._residual
+
+    def keep_residual(self, place: NDArray[Any] | None = None) -> None:
+        """Begin with an empty residual, in memory (n,) that others can see or in one's own."""
+        if self._residual is not None:
+            self._residual = np.empty_like(self._residual) if place is None else place
+            self._residual.fill(0)
+
+    def is_residual(self, vector: NDArray[Any]) -> bool:
+        """Whether a vector has the form of a residual of these vectors, and finite numbers."""
+        has_form = vector.shape == (self.size,) and vector.dtype == self.dtype
+        return self.has_feedback and has_form and bool(np.isfinite(vector.sum()))
+
+    def inherit(self, residual: NDArray[Any]) -> None:
+        """Send what another has left out (n,) as well."""
+        assert self._residual is not None
+        np.add(self._residual, residual, out=self._residual)

@@ -241,9 +241,15 @@ class LocalFarm(PieceFarm):
             "staleness": {"mean": mean, "max": max(self._staleness, default=0)},
         }
 
+    @property
+    def vector_size(self) -> int:
+        """How many numbers the vector of an update has: parameters, and what solvers keep."""
+        return self._parameters.read_all().size
+
     def state(self) -> Mapping[str, object]:
-        """Return the replicas."""
+        """Return the replicas, and what codecs have left out."""
         return {
+            **super().state(),
             "replicas": list(self._replicas),
             "lengths": self._lengths,
             "trained": self._trained,
@@ -255,10 +261,10 @@ class LocalFarm(PieceFarm):
         Raises:
             CheckpointError: they are of another size.
         """
+        super().restore(state)
         saved = cast("dict[str, Any]", state)
         replicas = cast("list[NDArray[Any]]", saved["replicas"])
-        size = self._parameters.read_all().size
-        if any(one.shape != (size,) for one in replicas):
+        if any(one.shape != (self.vector_size,) for one in replicas):
             raise CheckpointError("the replicas of the checkpoint are of another size")
         self._replicas = [np.array(one) for one in replicas]
         self._lengths = list(saved["lengths"])

@@ -23,6 +23,8 @@ from veloflow.runtime.crew import Crew, Done
 from veloflow.sharing.words import read_word
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from veloflow.protocol.messages import Piece
@@ -217,6 +219,16 @@ class SimulatedCrew(Crew):
         seconds = self._cluster.sample * max(piece.count, 1)
         is_late = slave.is_slow or self._random.random() < self._cluster.transient
         return seconds * self._cluster.factor if is_late else seconds
+
+    def left_out(self) -> list[NDArray[np.floating]]:
+        """Return the residual of each, in the order of their names."""
+        slaves = sorted(self._slaves, key=lambda one: int(one.name[1:]))
+        return [one.vector.residual.copy() for one in slaves if one.vector.residual is not None]
+
+    def inherit(self, residuals: Sequence[NDArray[np.floating]]) -> None:
+        """Let each add one to its own; those that are too many go round again."""
+        for number, one in enumerate(residuals):
+            self._slaves[number % len(self._slaves)].vector.inherit(one)
 
     def results(self) -> dict[str, object]:
         """Return virtual seconds, bytes and waiting."""

@@ -14,8 +14,9 @@ import numpy as np
 
 from veloflow.errors import ClusterError, StorageError
 from veloflow.protocol.codec import encode
-from veloflow.protocol.messages import Job, Plan, Update
-from veloflow.runtime.payloads import pack, unpack, view
+from veloflow.protocol.messages import Job, Plan, Residual, Update
+from veloflow.runtime.left_out import RESIDUAL
+from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.published import BOARD, STATE, STEPS
 from veloflow.runtime.round_order import ORDER, Order
 from veloflow.runtime.shared_memory import Board, Outbox
@@ -49,6 +50,9 @@ class _Memory:
         self.rounds: Rounds | None = None
         self._state: tuple[Board, Board] | None = None
         self._dtype = dtype
+        self.shows_residual = False
+        way = worker.vector
+        way.keep_residual()  # what it had left out before is its former master's to hand out
         self._folder = folder = Path(plan.folder)
         try:
             is_here = (folder / "token").read_text() == plan.token
@@ -62,6 +66,10 @@ class _Memory:
                 folder / self.name, plan.parameters, dtype, CAPACITY + 2, create=True
             )
             self.rounds = Rounds(worker, folder, self.name)
+            if way.has_feedback:
+                path = folder / f"{self.name}.{RESIDUAL}"
+                way.keep_residual(Outbox(path, way.size, way.dtype, 1, create=True)[0])
+                self.shows_residual = True
 
     def state_boards(self, size: int) -> tuple[Board, Board] | None:
         """Return where the master shows steps and its state, (size,); None before it does."""
@@ -102,6 +110,30 @@ class Computing:
         self._plan = plan
         self.memory = _Memory(plan, self._dtype, self.worker)
         self._version = self._state = 0
+
+    @property
+    def tells_residual(self) -> bool:
+        """Whether there is a residual that the master cannot see."""
+        return self.worker.vector.has_feedback and not self.memory.shows_residual
+
+    def residual(self) -> list[Frame]:
+        """Return the message that tells the residual."""
+        residual = self.worker.vector.residual
+        assert residual is not None
+        frame = residual.copy()
+        return [encode(Residual((header_of(RESIDUAL, frame),))), frame.data]
+
+    def inherit(self, message: Residual, frames: list[Frame]) -> None:
+        """Send what another slave has left out as well.
+
+        Raises:
+            ClusterError: it is no residual of this run.
+        """
+        arrays = [view(one, frame) for one, frame in zip(message.frames, frames, strict=True)]
+        for one in arrays:
+            if not self.worker.vector.is_residual(one):
+                raise ClusterError("the master sent a residual that is none of this run")
+            self.worker.vector.inherit(one)
 
     def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
         """Compute a job; None when its parameters are not there any more."""

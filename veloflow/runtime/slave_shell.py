@@ -24,7 +24,15 @@ from veloflow.protocol.events import (
     TermAsked,
     Tick,
 )
-from veloflow.protocol.messages import Failure, FromMaster, Introduce, Job, Plan, Update
+from veloflow.protocol.messages import (
+    Failure,
+    FromMaster,
+    Introduce,
+    Job,
+    Plan,
+    Residual,
+    Update,
+)
 from veloflow.protocol.slave import Slave, State
 from veloflow.runtime.heart import Heart
 
@@ -64,6 +72,7 @@ class Shell:
     def run(self, computing: Computing) -> None:
         """Go on until the machine says that it is over."""
         self._heart.worker = computing.worker
+        self._machine.tells_residual = computing.tells_residual
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
@@ -113,7 +122,8 @@ class Shell:
     def _listen(self, computing: Computing) -> None:
         """Handle all that has arrived."""
         if self._is_term_asked and self._machine.state not in (State.DRAINING, State.DONE):
-            self._perform(self._machine.handle(TermAsked(), time.monotonic()))
+            actions = self._machine.handle(TermAsked(), time.monotonic())
+            self._perform(actions, computing=computing)
         while self._exit is None and (frames := self._connection.receive()) is not None:
             try:
                 message, arrays = decode_from_master(frames)
@@ -121,6 +131,8 @@ class Shell:
                 raise ClusterError(f"the master sent what is no message: {error}") from None
             if isinstance(message, Job):
                 self._frames[message.lease] = list(arrays)
+            elif isinstance(message, Residual):
+                computing.inherit(message, list(arrays))
             self._hear(message, computing)
         while self._exit is None:
             try:
@@ -133,7 +145,9 @@ class Shell:
         if isinstance(message, Introduce) and self._machine.is_stranger(message, time.monotonic()):
             computing.move(self._ask())  # its shared memory is another
             self._machine.memory = computing.memory.name
-        self._perform(self._machine.handle(Said(message), time.monotonic()))
+            self._machine.tells_residual = computing.tells_residual
+        actions = self._machine.handle(Said(message), time.monotonic())
+        self._perform(actions, computing=computing)
 
     def _compute(self, job: Job, computing: Computing) -> None:
         frames = self._frames.pop(job.lease, [])
@@ -142,10 +156,12 @@ class Shell:
         except VeloflowError as error:
             unit = getattr(error, "unit", "") or type(error).__name__
             failure = Failure(job.lease, str(unit)[:200], str(error)[:4000])
-            self._perform(self._machine.handle(Failed(failure), time.monotonic()))
+            actions = self._machine.handle(Failed(failure), time.monotonic())
+            self._perform(actions, computing=computing)
             return
         if done is None:
-            self._perform(self._machine.handle(Skipped(job.lease), time.monotonic()))
+            actions = self._machine.handle(Skipped(job.lease), time.monotonic())
+            self._perform(actions, computing=computing)
             return
         self._done = time.monotonic()
         update, out = done
@@ -161,6 +177,8 @@ class Shell:
             if isinstance(action, Tell):
                 if update and computing is not None and isinstance(action.message, Update):
                     computing.mischief.send(self._connection.send, update)
+                elif computing is not None and isinstance(action.message, Residual):
+                    self._connection.send(computing.residual())
                 else:
                     self._connection.send([encode(action.message)])
             elif isinstance(action, Say):

@@ -71,6 +71,22 @@ class StandInCrew:
         """Forget all jobs."""
         self._jobs.clear()
 
+    def left_out(self) -> list[NDArray[np.floating]]:
+        """Return what its codec has left out so far."""
+        return [] if self._crew is None else self._crew.left_out()
+
+    def hand_over(self) -> list[NDArray[np.floating]]:
+        """Return what its codec has left out, for others to send."""
+        found = self.left_out()
+        for one in found:
+            self.inherit(-one)  # x - x is 0
+        return found
+
+    def inherit(self, residual: NDArray[np.floating]) -> None:
+        """Have it send what another has left out."""
+        if self._crew is not None:
+            self._crew.inherit([residual])
+
     def begin(self) -> LeaseId | None:
         """Return the job to do now; None when there is none."""
         return self._jobs.popleft() if self._jobs else None
