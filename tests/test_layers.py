@@ -97,6 +97,15 @@ LAYERS = (
         exactly=("veloflow",),  # for its version, which is written into results and checkpoints
     ),
     Layer(
+        "veloflow.kvstore",
+        may=(
+            *("veloflow.devices.numpy", "veloflow.devices.parameters", "veloflow.errors"),
+            *("veloflow.kvstore", "veloflow.protocol", "veloflow.runtime", "veloflow.sharing"),
+            *("veloflow.units.solvers", "veloflow.units.update", "numpy", "safetensors"),
+        ),
+        never=PROCESSES_AND_SOCKETS,
+    ),
+    Layer(
         "veloflow.models",
         may=(
             *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.models"),
@@ -130,7 +139,10 @@ LAYERS = (
     Layer(
         "veloflow",
         may=("veloflow.errors",),
-        late=("veloflow.core", "veloflow.devices", "veloflow.runtime", "veloflow.views"),
+        late=(
+            *("veloflow.core", "veloflow.devices", "veloflow.kvstore", "veloflow.runtime"),
+            "veloflow.views",
+        ),
     ),
     Layer(
         "veloflow.conformance",
@@ -147,8 +159,8 @@ LAYERS = (
         may=("veloflow.errors", "click"),
         exactly=("veloflow",),
         late=(
-            *("veloflow.core", "veloflow.devices", "veloflow.models", "veloflow.runtime"),
-            *("veloflow.views", "numpy", "rich"),
+            *("veloflow.core", "veloflow.devices", "veloflow.kvstore", "veloflow.models"),
+            *("veloflow.runtime", "veloflow.views", "numpy", "rich"),
         ),
     ),
 )

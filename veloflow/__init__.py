@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from veloflow.core import Bool, Input, Repeater, Unit, Workflow
     from veloflow.errors import VeloflowError
+    from veloflow.kvstore import KeyValueStore
     from veloflow.runtime import Result, load, run
 
 __all__ = [
     "Bool",
     "Input",
+    "KeyValueStore",
     "Repeater",
     "Result",
     "Unit",
@@ -31,6 +33,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Bool": "veloflow.core",
     "Input": "veloflow.core",
+    "KeyValueStore": "veloflow.kvstore",
     "Repeater": "veloflow.core",
     "Result": "veloflow.runtime",
     "Unit": "veloflow.core",

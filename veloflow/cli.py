@@ -332,6 +332,36 @@ def compare(
         click.echo(str(output), err=as_json)
 
 
+@main.command()
+@click.argument("address")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, metavar="N",
+              help="How many push to a step; it begins when as many are here.")  # fmt: skip
+@click.option("--mode", type=click.Choice(["sync", "async"]), default="sync", show_default=True,
+              help="A step for what all have pushed, or one for each push.")  # fmt: skip
+@click.option("--updater", default="assign", show_default=True, metavar="WORD",
+              help="assign, add, or a solver: momentum:0.1,moment=0.9, adam:0.001.")  # fmt: skip
+@click.option("--mean", is_flag=True, help="A step is the mean of its pushes, not their sum.")
+@click.option("--keys", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Keys for addresses that others can reach; see veloflow keys.")  # fmt: skip
+@click.option("--once", is_flag=True, help="End when all workers have come and gone.")
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write the values there at the end, as safetensors.")  # fmt: skip
+@click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
+              help="Scales every wait.  [default: 1]")  # fmt: skip
+@_debug_option
+def store(address: str, keys: Path | None, save: Path | None, **settings: Any) -> None:
+    """Hold values by key for training loops written by hand; they push and pull at ADDRESS.
+
+    \b
+    Examples:
+      veloflow store tcp://127.0.0.1:5600 --workers 4 --updater momentum:0.1,moment=0.9
+      veloflow store tcp://0.0.0.0:5600 --mode async --updater adam:0.001 --keys cluster-keys
+    """
+    from veloflow.kvstore.command import serve
+
+    serve(address, keys, save, say=lambda text: click.echo(text, err=True), **settings)
+
+
 @main.group()
 def keys() -> None:
     """Make keys for masters and slaves on different machines.

@@ -16,7 +16,7 @@ import msgspec
 from veloflow.errors import WireError
 from veloflow.protocol.messages import FrameHeader, FromMaster, FromSlave, Job, Residual, Update
 
-__all__ = ["DTYPES", "Limits", "decode_from_master", "decode_from_slave", "encode"]
+__all__ = ["DTYPES", "Limits", "decode_from_master", "decode_from_slave", "decode_with", "encode"]
 
 #: the dtypes that travel, and their bytes
 DTYPES: Final = {
@@ -42,7 +42,7 @@ _from_slave: msgspec.msgpack.Decoder[FromSlave] = msgspec.msgpack.Decoder(FromSl
 _from_master: msgspec.msgpack.Decoder[FromMaster] = msgspec.msgpack.Decoder(FromMaster)
 
 
-def encode(message: FromSlave | FromMaster) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """Return the first frame."""
     return _encoder.encode(message)
 
@@ -70,6 +70,24 @@ def decode_from_master(
     """
     message = _decode(_from_master, frames, limits)
     _check(frames, message.frames if isinstance(message, Job | Residual) else (), limits)
+    return message, frames[1:]
+
+
+def decode_with(
+    decoder: msgspec.msgpack.Decoder[T], frames: Sequence[Frame], limits: Limits = _LIMITS
+) -> tuple[T, Sequence[Frame]]:
+    """Return a message of another conversation that keeps to these rules, and its array frames.
+
+    Args:
+        decoder: of the messages' schema; those with arrays have ``frames``.
+        frames: what has arrived.
+        limits: the largest sizes.
+
+    Raises:
+        WireError: this is no message, or its frames are not what it announces.
+    """
+    message = _decode(decoder, frames, limits)
+    _check(frames, getattr(message, "frames", ()), limits)
     return message, frames[1:]
 
 
