@@ -13,6 +13,7 @@ from veloflow.protocol.codec import decode_from_slave, encode
 from veloflow.protocol.messages import Plan
 from veloflow.runtime.keys import ServerKeys, add_slave, make_keys
 from veloflow.runtime.reachability import check
+from veloflow.runtime.slave import join
 from veloflow.runtime.transport import ZmqListener
 
 PLAN = Plan("digits_mlp", {}, {}, "sum", "/nowhere", "token", 1, "")
@@ -68,6 +69,23 @@ def test_keys_that_are_missing_superfluous_or_foreign_are_told(master, tmp_path)
     unknown = {**foreign, "master_key": files["master_key"]}
     with pytest.raises(ClusterError, match=r"keys: .* does not accept them"):
         check(address, **unknown, say=print)
+
+
+def test_a_slave_whose_keys_are_refused_ends_with_the_reason(master, tmp_path):
+    address, files = master
+    if not files:
+        pytest.skip("this master wants no keys")
+    other = tmp_path / "other"
+    make_keys(other)
+    unknown = {"key": add_slave(other, "one"), "master_key": files["master_key"]}
+    for own, reason in (({}, "wants keys"), (unknown, "does not accept them")):
+        with pytest.raises(ClusterError, match=f"keys: the master at .* {reason}"):
+            join(address, "numpy", **own)
+    said: list[str] = []
+    wrong = {**unknown, "master_key": other / "master.key"}
+    with pytest.raises(ClusterError):  # nothing can be sent to it, and nothing comes back
+        join(address, "numpy", patience=0.05, **wrong, say=said.append)
+    assert any("its key is not the master.key" in line for line in said)
 
 
 def test_a_closed_port_a_wrong_name_and_another_program_are_told():

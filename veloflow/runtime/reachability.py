@@ -25,13 +25,17 @@ from veloflow.runtime.offer import Offer
 if TYPE_CHECKING:
     from veloflow.runtime.transport import Frame
 
-__all__ = ["check"]
+__all__ = ["KeyFault", "check", "check_way"]
 
 #: seconds that each step may take
 _ANSWER = 5.0
 #: the greeting of ZMTP 3 (https://rfc.zeromq.org/spec/37/): signature, version, mechanism …
 _GREETING, _MECHANISM = 64, slice(12, 32)
 _DONT_WAIT, _DONT_WAIT_SOCKET = int(zmq.NOBLOCK), socket.MSG_DONTWAIT
+
+
+class KeyFault(ClusterError):
+    """The master will not take these keys, however long one waits."""
 
 
 def check(
@@ -60,6 +64,17 @@ def check(
     elif key is not None and master_key is not None:
         keys = ClientKeys.load(key, master_key)
     assert address is not None
+    check_way(address, keys, say=say)
+
+
+def check_way(address: str, keys: ClientKeys | None, *, say: Callable[[str], None]) -> None:
+    """Try the way to the master at ``address`` with these keys.
+
+    Raises:
+        KeyFault: the master does not accept the keys, or the lack of some.
+        ClusterError: another step fails.
+        InputError: the address is none.
+    """
     check_address(address, has_keys=keys is not None)
     if not address.startswith("tcp://"):
         raise InputError(f"{address}: only tcp:// addresses have a way that can be checked")
@@ -72,9 +87,9 @@ def check(
     say(f"port: {port} is open")
     say(f"answer: ZeroMQ, security {mechanism}")
     if mechanism == "CURVE" and keys is None:
-        raise ClusterError(f"keys: the master at {address} wants keys: give --key and --master-key")
+        raise KeyFault(f"keys: the master at {address} wants keys: give --key and --master-key")
     if mechanism != "CURVE" and keys is not None:
-        raise ClusterError(
+        raise KeyFault(
             f"keys: the master at {address} has none; start it with --keys DIR, or leave ours out"
         )
     _ask(address, keys, say)
@@ -178,8 +193,12 @@ def _shake(monitor: zmq.Socket[Any], address: str) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return
         if event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
-            break
+            raise KeyFault(
+                f"keys: the master at {address} does not accept them: make a pair with "
+                "veloflow keys add, and take its master.key along"
+            )
+    # so does a master whose own key is another than we know it by
     raise ClusterError(
-        f"keys: the master at {address} does not accept them: make a pair with veloflow keys add, "
-        "and take its master.key along"
+        f"keys: the master at {address} says nothing for {_ANSWER:g} s; it is stopped, or its key is "
+        "not the master.key that was given here"
     )

@@ -34,6 +34,7 @@ from veloflow.runtime.mischief import Mischief
 from veloflow.runtime.offer import Offer
 from veloflow.runtime.plan import session_of
 from veloflow.runtime.profile import Profile, profile_of_slave
+from veloflow.runtime.reachability import KeyFault, check_way
 from veloflow.runtime.slave_computing import CAPACITY, Computing
 from veloflow.runtime.slave_shell import GLANCE, Shell
 from veloflow.runtime.transport import ZmqConnection
@@ -82,7 +83,8 @@ def run_slave(
         threadpool_limits(1, "blas")
     connect = partial(_connect, address, keys, patience)
     with contextlib.closing(connect(identity)) as connection:
-        plan = _ask(connection, patience, say)
+        ask = partial(_ask, connection, patience, say, partial(_fault, address, keys))
+        plan = ask()
         session, checksum = session_of(plan, device, accepts_source=accept_definition)
         if profile is not None:
             profile.watch(session)
@@ -104,7 +106,6 @@ def run_slave(
                     moves=bool(computing.memory.name) and computing.worker.replica is not None,
                 )
                 beats = connect(b"B" + secrets.token_bytes(15))
-                ask = partial(_ask, connection, patience, say)
                 shell = Shell(Slave(hello, patience=patience), connection, beats, ask, say)
                 shell.run(computing)
             finally:
@@ -119,7 +120,29 @@ def _connect(address: str, keys: ClientKeys | None, patience: float, identity: b
     return ZmqConnection(address, identity, keys, patience=patience)
 
 
-def _ask(connection: Connection, patience: float, say: Callable[[str], None]) -> Plan:
+def _fault(address: str, keys: ClientKeys | None) -> str:
+    """Return why a master may not answer, as far as one can see from here; "" if nothing is wrong.
+
+    Raises:
+        KeyFault: to wait is of no use.
+    """
+    if not address.startswith("tcp://"):
+        return ""
+    try:
+        check_way(address, keys, say=lambda text: None)
+    except KeyFault:
+        raise
+    except ClusterError as error:
+        return f": {error}"
+    return ""
+
+
+def _ask(
+    connection: Connection,
+    patience: float,
+    say: Callable[[str], None],
+    fault: Callable[[], str],
+) -> Plan:
     """Ask the master what is run, again and again until it answers."""
     wait, until = 0.5 * patience, time.monotonic() + 600 * patience
     while time.monotonic() < until:
@@ -133,7 +156,7 @@ def _ask(connection: Connection, patience: float, say: Callable[[str], None]) ->
                     return message
                 if isinstance(message, Refusal):
                     raise ClusterError(f"the master refuses this slave: {message.reason}")
-        say("no answer from the master yet")
+        say(f"no answer from the master yet{fault()}")
         wait = min(2 * wait, 10 * patience)
     raise ClusterError(f"no answer from the master for {600 * patience:.0f} s")
 
