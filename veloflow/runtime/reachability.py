@@ -25,7 +25,7 @@ from veloflow.runtime.offer import Offer
 if TYPE_CHECKING:
     from veloflow.runtime.transport import Frame
 
-__all__ = ["KeyFault", "check", "check_way"]
+__all__ = ["KeyRefusedError", "check", "check_way"]
 
 #: seconds that each step may take
 _ANSWER = 5.0
@@ -34,7 +34,7 @@ _GREETING, _MECHANISM = 64, slice(12, 32)
 _DONT_WAIT, _DONT_WAIT_SOCKET = int(zmq.NOBLOCK), socket.MSG_DONTWAIT
 
 
-class KeyFault(ClusterError):
+class KeyRefusedError(ClusterError):
     """The master will not take these keys, however long one waits."""
 
 
@@ -71,7 +71,7 @@ def check_way(address: str, keys: ClientKeys | None, *, say: Callable[[str], Non
     """Try the way to the master at ``address`` with these keys.
 
     Raises:
-        KeyFault: the master does not accept the keys, or the lack of some.
+        KeyRefusedError: the master does not accept the keys, or the lack of some.
         ClusterError: another step fails.
         InputError: the address is none.
     """
@@ -87,9 +87,11 @@ def check_way(address: str, keys: ClientKeys | None, *, say: Callable[[str], Non
     say(f"port: {port} is open")
     say(f"answer: ZeroMQ, security {mechanism}")
     if mechanism == "CURVE" and keys is None:
-        raise KeyFault(f"keys: the master at {address} wants keys: give --key and --master-key")
+        raise KeyRefusedError(
+            f"keys: the master at {address} wants keys: give --key and --master-key"
+        )
     if mechanism != "CURVE" and keys is not None:
-        raise KeyFault(
+        raise KeyRefusedError(
             f"keys: the master at {address} has none; start it with --keys DIR, or leave ours out"
         )
     _ask(address, keys, say)
@@ -193,12 +195,12 @@ def _shake(monitor: zmq.Socket[Any], address: str) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             return
         if event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL):
-            raise KeyFault(
+            raise KeyRefusedError(
                 f"keys: the master at {address} does not accept them: make a pair with "
                 "veloflow keys add, and take its master.key along"
             )
     # so does a master whose own key is another than we know it by
     raise ClusterError(
-        f"keys: the master at {address} says nothing for {_ANSWER:g} s; it is stopped, or its key is "
-        "not the master.key that was given here"
+        f"keys: the master at {address} says nothing for {_ANSWER:g} s; it is stopped, or its key "
+        "is not the master.key that was given here"
     )

@@ -34,7 +34,7 @@ from veloflow.runtime.mischief import Mischief
 from veloflow.runtime.offer import Offer
 from veloflow.runtime.plan import session_of
 from veloflow.runtime.profile import Profile, profile_of_slave
-from veloflow.runtime.reachability import KeyFault, check_way
+from veloflow.runtime.reachability import KeyRefusedError, check_way
 from veloflow.runtime.slave_computing import CAPACITY, Computing
 from veloflow.runtime.slave_shell import GLANCE, Shell
 from veloflow.runtime.transport import ZmqConnection
@@ -124,13 +124,13 @@ def _fault(address: str, keys: ClientKeys | None) -> str:
     """Return why a master may not answer, as far as one can see from here; "" if nothing is wrong.
 
     Raises:
-        KeyFault: to wait is of no use.
+        KeyRefusedError: to wait is of no use.
     """
     if not address.startswith("tcp://"):
         return ""
     try:
         check_way(address, keys, say=lambda text: None)
-    except KeyFault:
+    except KeyRefusedError:
         raise
     except ClusterError as error:
         return f": {error}"
