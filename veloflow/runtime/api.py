@@ -16,6 +16,7 @@ from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, ClusterError, OptionError
 from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from veloflow.runtime.claim import claimed
 from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
@@ -293,6 +294,7 @@ def prepare(
         # now, for the file may be changed while the run goes on
         own_checksum = checksum(definition, session.json_options(), settings_of(settings))
         if folder and not test:
+            stack.enter_context(claimed(folder))
             history = History(folder / "history", source) if undo_spoiled else None
             session.store = CheckpointStore(folder, history)
             journal = _journal(session, folder, own_checksum, goes_on=source is not None)
