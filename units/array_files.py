@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.drift import DriftTest
     from veloflow.units.labels import Label
     from veloflow.units.normalization import Normalizer
     from veloflow.units.reading import RawData
@@ -68,6 +69,8 @@ class ArrayFileLoader(StreamLoader):
         shuffle_limit: int | None = None,
         shuffle_window: int | None = 4096,
         normalization: str | Normalizer = "none",
+        balanced: bool = False,
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -76,6 +79,8 @@ class ArrayFileLoader(StreamLoader):
             shuffle_limit=shuffle_limit,
             shuffle_window=shuffle_window,
             normalization=normalization,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         if isinstance(labels, Path) and (validation or test):
@@ -129,7 +134,8 @@ class ArrayFileLoader(StreamLoader):
             self.validation_ratio,
             generator(self.settings.seed, self.path, "validation"),
         )
-        self._numbers = np.concatenate(numbers)[order]
+        self._classes = np.concatenate(numbers)[order]
+        self._number_classes(self._classes)
         self._places = np.concatenate([np.arange(length) for length in lengths])[order]
         self._which = np.repeat(np.arange(3), lengths)[order]
 
@@ -183,7 +189,7 @@ class ArrayFileLoader(StreamLoader):
                     f"{self.sources[self._which[sample]]}: row {self._places[sample]} holds NaN or "
                     "infinity; take it out or replace it"
                 )
-        return data, self._numbers[indices]
+        return data, self._classes[indices]
 
     def _row(self, which: int, place: int) -> NDArray[Any]:
         array = self._arrays[which]
@@ -201,12 +207,6 @@ class ArrayFileLoader(StreamLoader):
             self._blocks[which, block] = found  # the last used stands last
         row: NDArray[Any] = found[place - block * self.shuffle_window]
         return row
-
-    def count_labelled(self, indices: NDArray[np.int64]) -> int:
-        """Return how many of these samples are evaluated: those with a label, if there are any."""
-        if not self.labels_mapping:
-            return len(indices)
-        return int(np.count_nonzero(self._numbers[indices] >= 0))
 
     def close(self) -> None:
         """End the thread and forget the blocks."""

@@ -7,23 +7,39 @@ much difference would come by chance with that probability only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
+
+from veloflow.core import Events, Message, Settings
+from veloflow.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from veloflow.core import Unit
     from veloflow.units.labels import Label
 
-__all__ = ["Drift", "feature_drift", "label_drift"]
+__all__ = [
+    "Drift",
+    "DriftTest",
+    "checked_drift",
+    "feature_drift",
+    "label_drift",
+    "places_to_compare",
+    "warn_of_drift",
+]
+
+#: what is compared
+DriftTest: TypeAlias = Literal["none", "labels", "all"]
 
 #: what is warned of, divided by the number of tests (Bonferroni)
 ALPHA = 0.001
 #: samples of each set and features that are looked at, spread evenly
 _SAMPLES, _FEATURES = 2000, 2000
+_KNOWN = ("none", "labels", "all")
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,59 @@ class Drift:
     def is_warning(self) -> bool:
         """Whether it is too much for chance."""
         return self.p * self.tests < ALPHA
+
+
+def checked_drift(drift: str, path: str, known: tuple[str, ...] = _KNOWN) -> DriftTest:
+    """Return what is to be compared.
+
+    Raises:
+        InputError: it is none of those known.
+    """
+    if drift not in known:
+        raise InputError(
+            f"unit {path!r}: drift is {drift!r}; give {', '.join(map(repr, known[:-1]))} or "
+            f"{known[-1]!r}"
+        )
+    return cast("DriftTest", drift)
+
+
+def warn_of_drift(
+    unit: Unit,
+    drift: DriftTest,
+    counts: Mapping[str, Mapping[Label, int]],
+    features: Mapping[str, Callable[[], NDArray[Any]]],
+) -> None:
+    """Publish a message for validation or test samples that differ from those for training.
+
+    Args:
+        unit: whose samples they are.
+        drift: what is compared.
+        counts: class of samples -> label -> how many; empty when there are no labels.
+        features: class of samples -> what gives them, or :func:`places_to_compare` of them,
+            (n, *sample shape); classes without samples are not in it.
+    """
+    others = [name for name in ("validation", "test") if name in features]
+    is_told = unit.service(Settings).role == "slave"  # by the master
+    if drift == "none" or is_told or "train" not in features or not others:
+        return
+
+    def tell(test: str, name: str, found: Drift) -> None:
+        if found.is_warning:
+            text = f"train and {name} samples differ: {found.what} ({test} {found.statistic:.3g}, "
+            text += f"p = {found.p:.1g}, {found.tests} tests)"
+            unit.service(Events).publish(Message(f"unit {unit.path!r}: {text}"))
+
+    train = features["train"]() if drift == "all" else None
+    for name in others:
+        if counts:
+            tell("chi-squared", name, label_drift(counts["train"], counts[name]))
+        if train is not None:
+            tell("Kolmogorov-Smirnov", name, feature_drift(train, features[name]()))
+
+
+def places_to_compare(first: int, count: int) -> NDArray[np.int64]:
+    """Return which of ``count`` samples from ``first`` on are looked at, evenly spread."""
+    return np.arange(first, first + count, max(1, -(-count // _SAMPLES)))
 
 
 def label_drift(first: Mapping[Label, int], second: Mapping[Label, int]) -> Drift:

@@ -31,6 +31,9 @@ class Evaluator(DeviceUnit):
 
     ``batch_size`` may be linked to the number of samples that the gradient is the mean over, when
     that is more than this piece holds; by default it is the number of samples evaluated here.
+    ``sample_weights`` (batch,) may be linked: loss and gradient of a sample are multiplied by its
+    weight, and the mean is over the samples, whatever their weights. Errors and metrics count
+    every sample once.
 
     Args:
         metrics: what to measure besides; see :mod:`veloflow.units.metrics`.
@@ -48,6 +51,7 @@ class Evaluator(DeviceUnit):
 
     output = Input[Array]("batch *sample")
     batch_size = Input[int](optional=True)
+    sample_weights = Input[Array]("batch", optional=True)
 
     def __init__(
         self, workflow: Workflow, *, metrics: Sequence[Metric] = (), name: str | None = None
@@ -87,6 +91,19 @@ class Evaluator(DeviceUnit):
         if self._weight is not None:
             return 1.0 / max(self._weight, 1)
         return 1.0 / max(self.batch_size if self.has_input("batch_size") else self.samples, 1)
+
+    def _weighted(self, error: Expression, arrays: dict[str, Array]) -> Expression:
+        """Return the error times the sample's weight, if there are weights; name their array."""
+        if not self.has_input("sample_weights"):
+            return error
+        arrays["weight"] = self.sample_weights
+        return error * element("weight")
+
+    def _weights(self) -> NDArray[np.float64] | float:
+        """Return the weights of the real samples, or 1 where there are none."""
+        if not self.has_input("sample_weights"):
+            return 1.0
+        return np.asarray(self.sample_weights.read(), np.float64)[: self.samples]
 
     # -- with slaves --------------------------------------------------------------------------
 
@@ -135,10 +152,9 @@ class EvaluatorSoftmax(Evaluator):
     weight u has the loss L = -u sum of t log p and the gradient dL/d(logits) = u (p - t); without
     smoothing and weights, L = -log p[label]. The mean is over the samples, whatever their weights.
 
-    ``output`` is (batch, classes), ``labels`` int32 (batch,), ``sample_weights`` (batch,). Rows
-    with a negative label (padding, or unlabelled samples) are not evaluated: they count neither as
-    right nor as wrong, and the mean is over the others. Errors and metrics count every sample
-    once, whatever its weight.
+    ``output`` is (batch, classes), ``labels`` int32 (batch,). Rows with a negative label (padding,
+    or unlabelled samples) are not evaluated: they count neither as right nor as wrong, and the
+    mean is over the others.
 
     Szegedy et al., "Rethinking the inception architecture" (2016), for the smoothing.
 
@@ -155,7 +171,6 @@ class EvaluatorSoftmax(Evaluator):
 
     output = Input[Array]("batch classes")
     labels = Input[Array]("batch", dtype="int32")
-    sample_weights = Input[Array]("batch", optional=True)
 
     def __init__(
         self,
@@ -210,9 +225,7 @@ class EvaluatorSoftmax(Evaluator):
             self._weigh = self.device.gather(weights, self.labels, self._class_weights)
             arrays["class_weight"] = self._class_weights
             error = error * element("class_weight")
-        if self.has_input("sample_weights"):
-            arrays["weight"] = self.sample_weights
-            error = error * element("weight")
+        error = self._weighted(error, arrays)
         self._launch = self.device.elementwise({"err": where(label >= 0, error, 0.0)}, arrays)
         self._rows = np.arange(len(self.output))
 
@@ -326,10 +339,10 @@ class EvaluatorMultiLabel(Evaluator):
         z, t = element("z"), element("t")
         small = exp(-absolute(z))
         p = where(z >= 0, 1 / (1 + small), small / (1 + small))
-        error = (p - t) * scalar("scale")
+        arrays = {"z": self.output, "t": self.target, "err": self.err_output}
+        error = self._weighted((p - t) * scalar("scale"), arrays)
         self._launch = self.device.elementwise(
-            {"err": where(index(0) < scalar("samples"), error, 0.0)},
-            {"z": self.output, "t": self.target, "err": self.err_output},
+            {"err": where(index(0) < scalar("samples"), error, 0.0)}, arrays
         )
 
     def run(self) -> None:
@@ -346,7 +359,7 @@ class EvaluatorMultiLabel(Evaluator):
         self._launch(scale=self._scale() / self.output.shape[1], samples=self.samples)
         z = outputs.astype(np.float64)
         losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
-        self.loss = float(losses.mean(axis=1).sum())
+        self.loss = float((losses.mean(axis=1) * self._weights()).sum())
         self.n_err = int(np.count_nonzero(((z > 0) != (targets > 0.5)).any(axis=1)))
         self._measure(outputs, targets)
 
@@ -394,10 +407,10 @@ class EvaluatorMSE(Evaluator):
 
     def prepare(self) -> None:
         """Bind the gradient."""
-        error = (element("y") - element("t")) * scalar("scale")
+        arrays = {"y": self.output, "t": self.target, "err": self.err_output}
+        error = self._weighted((element("y") - element("t")) * scalar("scale"), arrays)
         self._launch = self.device.elementwise(
-            {"err": where(index(0) < scalar("samples"), error, 0.0)},
-            {"y": self.output, "t": self.target, "err": self.err_output},
+            {"err": where(index(0) < scalar("samples"), error, 0.0)}, arrays
         )
 
     def run(self) -> None:
@@ -410,7 +423,7 @@ class EvaluatorMSE(Evaluator):
         errors = np.square(outputs - targets.reshape(self.samples, -1)).mean(axis=1)
         if self.root:
             errors = np.sqrt(errors)
-        self.loss = float(errors.sum())
+        self.loss = float((errors * self._weights()).sum())
         self.metrics = (self.loss, float(errors.max()), float(errors.min()))
         self._measure(outputs, targets.reshape(outputs.shape))
         if self.has_input("class_targets") and self.has_input("labels"):

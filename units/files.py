@@ -15,8 +15,7 @@ import numpy as np
 from veloflow.core import Events, Message
 from veloflow.devices.random import generator
 from veloflow.errors import DataError
-from veloflow.units.labels import Label, checked_ratio, class_numbers, count_labels, hold_out
-from veloflow.units.loader import CLASS_NAMES
+from veloflow.units.labels import Label, checked_ratio, class_numbers, hold_out
 from veloflow.units.reading import TABLES, read_table
 from veloflow.units.stream import StreamLoader
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.drift import DriftTest
     from veloflow.units.normalization import Normalizer
 
 __all__ = ["FileLoader", "Files", "Listed", "folder_parts", "listed_files"]
@@ -139,7 +139,6 @@ class FileLoader(StreamLoader):
 
     Attributes:
         skipped: files that were left out.
-        label_counts: class of samples -> raw label -> how many.
     """
 
     def __init__(
@@ -152,6 +151,8 @@ class FileLoader(StreamLoader):
         shuffle_limit: int | None = None,
         shuffle_window: int | None = None,
         normalization: str | Normalizer = "none",
+        balanced: bool = False,
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -160,12 +161,13 @@ class FileLoader(StreamLoader):
             shuffle_limit=shuffle_limit,
             shuffle_window=shuffle_window,
             normalization=normalization,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         self.skip_bad = skip_bad
         self.validation_ratio = checked_ratio(validation_ratio, self.path)
         self.skipped: list[Path] = []
-        self.label_counts: dict[str, dict[Label, int]] = {}
 
     @abstractmethod
     def list_files(self) -> list[list[Listed]]:
@@ -196,22 +198,17 @@ class FileLoader(StreamLoader):
             if not any(parts):
                 raise DataError(f"unit {self.path!r}: no file can be read")
         labels = np.array([one.label for part in parts for one in part], dtype=object)
-        self._numbers, self.labels_mapping = class_numbers(labels)
+        numbers, self.labels_mapping = class_numbers(labels)
         files = [one.path for part in parts for one in part]
         order, self.class_lengths = hold_out(
-            self._numbers,
+            numbers,
             (len(parts[0]), len(parts[1]), len(parts[2])),
             self.validation_ratio,
             generator(self.settings.seed, self.path, "validation"),
         )
         self._files = [files[place] for place in order]
-        self._numbers = self._numbers[order]
-        pieces = np.split(self._numbers, np.cumsum(self.class_lengths)[:-1])
-        self.label_counts = {
-            name: count_labels(part, self.labels_mapping)
-            for name, part in zip(CLASS_NAMES, pieces, strict=True)
-            if len(part) and self.labels_mapping
-        }
+        self._classes = numbers[order]
+        self._number_classes(self._classes)
 
     def _is_whole(self, path: Path) -> bool:
         try:
@@ -226,23 +223,12 @@ class FileLoader(StreamLoader):
     ) -> tuple[NDArray[np.generic], NDArray[np.int32]]:
         """Read files and their classes."""
         rows = [self.read_file(self._files[n], self.random_for(int(n))) for n in indices]
-        return np.stack(rows), self._numbers[indices]
-
-    def count_labelled(self, indices: NDArray[np.int64]) -> int:
-        """Return how many of these samples are evaluated: those with a label, if there are any."""
-        if not self.labels_mapping:
-            return len(indices)
-        return int(np.count_nonzero(self._numbers[indices] >= 0))
+        return np.stack(rows), self._classes[indices]
 
     def results(self) -> Mapping[str, object]:
         """Return how many samples of each label there are, and which files were skipped."""
-        found: dict[str, object] = {}
-        if self.label_counts:
-            found["labels"] = {
-                name: {str(raw): count for raw, count in counts.items()}
-                for name, counts in self.label_counts.items()
-            }
-        return {**found, "skipped": [str(one) for one in self.skipped]} if self.skipped else found
+        skipped = {"skipped": [str(one) for one in self.skipped]} if self.skipped else {}
+        return {**super().results(), **skipped}
 
 
 @final

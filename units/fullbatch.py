@@ -6,14 +6,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, final
+from functools import partial
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from veloflow.core import Events, Message
 from veloflow.devices.random import generator
 from veloflow.errors import DataError, InputError
-from veloflow.units.drift import Drift, feature_drift, label_drift
+from veloflow.units.drift import DriftTest, checked_drift, warn_of_drift
 from veloflow.units.labels import (
     Label,
     balanced_order,
@@ -22,7 +22,7 @@ from veloflow.units.labels import (
     count_labels,
     hold_out,
 )
-from veloflow.units.loader import CLASS_NAMES, TEST, TRAIN, VALIDATION, Loader
+from veloflow.units.loader import CLASS_NAMES, TRAIN, Loader
 from veloflow.units.normalization import Normalizer, normalizer_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Samples:
         targets: (n, *target shape) for regression; or None.
         classes: all labels that there may be, in order of class number; None to number those that
             are there in sorted order.
+        weights: (n,) how much each sample counts, not below 0; None for all the same.
     """
 
     data: NDArray[Any]
@@ -55,6 +56,7 @@ class Samples:
     lengths: tuple[int, int, int]
     targets: NDArray[Any] | None = None
     classes: Sequence[Label] | None = None
+    weights: NDArray[np.float64] | None = None
 
 
 class FullBatchLoader(Loader):
@@ -74,6 +76,7 @@ class FullBatchLoader(Loader):
 
     Attributes:
         minibatch_targets: (minibatch_size, *target shape), when there are targets.
+        minibatch_weights: (minibatch_size,), when samples have weights.
         label_counts: class of samples -> raw label -> how many.
     """
 
@@ -86,22 +89,24 @@ class FullBatchLoader(Loader):
         normalization: str | Normalizer = "none",
         validation_ratio: float = 0.0,
         balanced: bool = False,
-        drift: Literal["none", "labels", "all"] = "labels",
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
             workflow, minibatch_size=minibatch_size, shuffle_limit=shuffle_limit, name=name
         )
-        if drift not in ("none", "labels", "all"):
-            raise InputError(
-                f"unit {self.path!r}: drift is {drift!r}; give 'none', 'labels' or 'all'"
-            )
         self.balanced = balanced
-        self.drift = drift
+        self.drift = checked_drift(drift, self.path)
         self.normalizer = normalizer_of(normalization)
         self.validation_ratio = checked_ratio(validation_ratio, self.path)
         self.label_counts: dict[str, dict[Label, int]] = {}
         self.minibatch_targets: Array
+        self.minibatch_weights: Array
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there will be ``minibatch_weights``; who has them says so."""
+        return False
 
     @abstractmethod
     def load_samples(self) -> Samples:
@@ -123,6 +128,7 @@ class FullBatchLoader(Loader):
         order, self.class_lengths = self._split(samples, labels)
         self._labels = None if labels is None else labels[order]
         self._targets = None if samples.targets is None else samples.targets[order]
+        self._weights = None if samples.weights is None else samples.weights[order]
         self._is_labelled = self._labels is None or bool((self._labels >= 0).all())
         self._raw = samples.data[order]
         self.sample_shape = samples.data.shape[1:]
@@ -134,31 +140,13 @@ class FullBatchLoader(Loader):
                 for name, part in zip(CLASS_NAMES, parts, strict=True)
                 if len(part)
             }
-        self._look_for_drift()
-
-    def _look_for_drift(self) -> None:
-        """Warn of validation and test samples that are distributed otherwise than the others."""
-        train = self._raw[sum(self.class_lengths[:TRAIN]) :]
-        ends = np.cumsum(self.class_lengths)
-        for kind in (VALIDATION, TEST):
-            part = self._raw[ends[kind] - self.class_lengths[kind] : ends[kind]]
-            if self.drift == "none" or not len(train) or not len(part):
-                continue
-            name = CLASS_NAMES[kind]
-            if self.label_counts:
-                counts = self.label_counts
-                self._tell("chi-squared", name, label_drift(counts["train"], counts[name]))
-            if self.drift == "all":
-                self._tell("Kolmogorov-Smirnov", name, feature_drift(train, part))
-
-    def _tell(self, test: str, name: str, found: Drift) -> None:
-        if found.is_warning:
-            self.service(Events).publish(
-                Message(
-                    f"unit {self.path!r}: train and {name} samples differ: {found.what} ({test} "
-                    f"{found.statistic:.3g}, p = {found.p:.1g}, {found.tests} tests)"
-                )
-            )
+        parts = np.split(self._raw, np.cumsum(self.class_lengths)[:-1])
+        features = {
+            name: partial(np.asarray, part)
+            for name, part in zip(CLASS_NAMES, parts, strict=True)
+            if len(part)
+        }
+        warn_of_drift(self, self.drift, self.label_counts, features)
 
     def shuffled(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
         """Return the order of the training samples in a pass, balanced if that was asked for."""
@@ -180,13 +168,16 @@ class FullBatchLoader(Loader):
     def _learn_normalization(self) -> None:
         self.normalizer.reset()
         held_out = sum(self.class_lengths[:TRAIN]) if self.class_lengths[TRAIN] else 0
-        self.normalizer.analyze(self._raw[held_out:])
+        weights = None if self._weights is None else self._weights[held_out:]
+        self.normalizer.analyze(self._raw[held_out:], weights)
 
     def initialize(self) -> None:
         """Load the data and declare the minibatch."""
         super().initialize()
         if self._targets is not None:
             self.minibatch_targets = self.declare(self.max_minibatch_size, *self._targets.shape[1:])
+        if self._weights is not None:
+            self.minibatch_weights = self.declare(self.max_minibatch_size)
 
     def prepare(self) -> None:
         """Put the data set onto the device and bind the gathering; a master has no use for it."""
@@ -205,6 +196,9 @@ class FullBatchLoader(Loader):
         if self._targets is not None:
             targets = device.asarray(self._targets, self.settings.dtype)
             self._bind(targets, self.minibatch_targets)
+        if self._weights is not None:
+            weights = self.device.asarray(self._weights, self.settings.dtype)
+            self._bind(weights, self.minibatch_weights)
 
     def _place_data(self) -> None:
         self._data = self.device.zeros(self._raw.shape, self.sample_dtype or self.settings.dtype)
@@ -258,14 +252,18 @@ def _check(samples: Samples, path: str) -> None:
     count = len(samples.data)
     if sum(samples.lengths) != count:
         raise DataError(f"unit {path!r}: {count} samples, but class lengths {samples.lengths}")
-    for what, values in (("labels", samples.labels), ("targets", samples.targets)):
+    beside = {"labels": samples.labels, "targets": samples.targets, "weights": samples.weights}
+    for what, values in beside.items():
         if values is not None and len(np.asarray(values)) != count:
             raise DataError(f"unit {path!r}: {count} samples, but {len(np.asarray(values))} {what}")
     if samples.data.dtype.kind not in "biuf":
         raise DataError(f"unit {path!r}: the samples are {samples.data.dtype}, and no numbers")
-    for what, values in (("samples", samples.data), ("targets", samples.targets)):
+    beside = {"samples": samples.data, "targets": samples.targets, "weights": samples.weights}
+    for what, values in beside.items():
         if values is not None and np.asarray(values).dtype.kind == "f":
             _check_finite(np.asarray(values), f"unit {path!r}: the {what} hold")
+    if samples.weights is not None and (samples.weights.ndim != 1 or (samples.weights < 0).any()):
+        raise DataError(f"unit {path!r}: weights are one number for each sample, none below 0")
 
 
 def _check_finite(values: NDArray[Any], what: str) -> None:
@@ -288,6 +286,8 @@ class ArrayLoader(FullBatchLoader):
         data: (n, *sample shape) for TRAIN.
         labels: (n,) raw labels, or None.
         targets: (n, *target shape), or None.
+        weights: (n,), how much each sample counts, or None for all the same; see
+            :class:`~veloflow.units.Evaluator`.
         validation: (data, labels) for VALIDATION; test: the same for TEST.
         classes: all labels that there may be, in order of class number; by default those that are
             there, sorted.
@@ -301,6 +301,7 @@ class ArrayLoader(FullBatchLoader):
         labels: ArrayLike | None = None,
         *,
         targets: ArrayLike | None = None,
+        weights: ArrayLike | None = None,
         validation: tuple[ArrayLike, ArrayLike] | None = None,
         test: tuple[ArrayLike, ArrayLike] | None = None,
         classes: Sequence[Label] | None = None,
@@ -309,7 +310,7 @@ class ArrayLoader(FullBatchLoader):
         normalization: str | Normalizer = "none",
         validation_ratio: float = 0.0,
         balanced: bool = False,
-        drift: Literal["none", "labels", "all"] = "labels",
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -322,13 +323,20 @@ class ArrayLoader(FullBatchLoader):
             drift=drift,
             name=name,
         )
-        if targets is not None and (validation or test):
-            raise InputError(f"unit {self.path!r}: targets go with validation_ratio only")
+        for what, given in (("targets", targets), ("weights", weights)):
+            if given is not None and (validation or test):
+                raise InputError(f"unit {self.path!r}: {what} go with validation_ratio only")
         self._parts = [part for part in (test, validation, (data, labels)) if part is not None]
         lengths = [len(np.asarray(part[0])) if part else 0 for part in (test, validation)]
         self._lengths = (lengths[0], lengths[1], len(np.asarray(data)))
         self._classes = classes
         self._given_targets = None if targets is None else np.asarray(targets)
+        self._given_weights = None if weights is None else np.asarray(weights, np.float64)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there will be ``minibatch_weights``."""
+        return self._given_weights is not None
 
     def load_samples(self) -> Samples:
         """Return the arrays, one after another."""
@@ -337,4 +345,6 @@ class ArrayLoader(FullBatchLoader):
         if labels and len(labels) < len(self._parts):
             raise DataError(f"unit {self.path!r}: some of the parts have labels and some have none")
         joined = np.concatenate(labels) if labels else None
-        return Samples(data, joined, self._lengths, self._given_targets, self._classes)
+        return Samples(
+            data, joined, self._lengths, self._given_targets, self._classes, self._given_weights
+        )

@@ -6,7 +6,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast, final
+from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.drift import DriftTest
     from veloflow.units.normalization import Normalizer
 
 __all__ = ["IDXLoader", "read_idx"]
@@ -105,7 +106,7 @@ class IDXLoader(FullBatchLoader):
         normalization: str | Normalizer = "linear",
         validation_ratio: float = 0.0,
         balanced: bool = False,
-        drift: Literal["none", "labels", "all"] = "labels",
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from veloflow.core import Workflow
     from veloflow.units.augmentation import Fit
+    from veloflow.units.drift import DriftTest
     from veloflow.units.normalization import Normalizer
     from veloflow.units.reading import RawData
 
@@ -60,6 +61,8 @@ class ImageLoader(FileLoader):
         minibatch_size: int = 100,
         shuffle_limit: int | None = None,
         normalization: str | Normalizer | None = None,
+        balanced: bool = False,
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -69,6 +72,8 @@ class ImageLoader(FileLoader):
             minibatch_size=minibatch_size,
             shuffle_limit=shuffle_limit,
             normalization=_from_bytes() if normalization is None else normalization,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         if inflation < 1 or (inflation > 1 and augment is None):
@@ -96,8 +101,11 @@ class ImageLoader(FileLoader):
                 [np.arange(held), held + np.repeat(np.arange(train), self.inflation)]
             )
             self._files = [self._files[place] for place in order]
-            self._numbers = self._numbers[order]
             self.class_lengths = (test, validation, train * self.inflation)
+            counts = self.label_counts  # of the files
+            self._classes = self._classes[order]
+            self._number_classes(self._classes)
+            self.label_counts = counts
 
     def read_file(self, path: Path, random: np.random.Generator | None) -> NDArray[Any]:
         """Read an image as uint8."""

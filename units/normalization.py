@@ -50,8 +50,15 @@ class Normalizer(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     learned: ClassVar[tuple[str, ...]] = ()
 
-    def analyze(self, samples: Samples) -> None:  # noqa: B027 - most kinds learn nothing
-        """Learn from a batch of training samples; batches add up, and n may be 0."""
+    def analyze(  # noqa: B027 - most kinds learn nothing
+        self, samples: Samples, weights: Floats | None = None
+    ) -> None:
+        """Learn from a batch of training samples; batches add up, and n may be 0.
+
+        Args:
+            samples: (n, *sample shape).
+            weights: (n,), how often each sample counts, not below 0; None for once.
+        """
 
     @abstractmethod
     def normalize(self, samples: Samples) -> Floats:
@@ -268,8 +275,9 @@ class RangeLinear(_Interval):
         """Forget what was learned, but not what was known."""
         self.minimum, self.maximum = (None, None) if self.known is None else self.known
 
-    def analyze(self, samples: Samples) -> None:
+    def analyze(self, samples: Samples, weights: Floats | None = None) -> None:
         """Widen the range."""
+        samples = _counted(samples, weights)
         if samples.size and self.known is None:
             low, high = float(samples.min()), float(samples.max())
             self.minimum = low if self.minimum is None else min(self.minimum, low)
@@ -298,8 +306,9 @@ class _Extremes(Normalizer):
         self.minimum: Floats | None = None
         self.maximum: Floats | None = None
 
-    def analyze(self, samples: Samples) -> None:
+    def analyze(self, samples: Samples, weights: Floats | None = None) -> None:
         """Widen the ranges."""
+        samples = _counted(samples, weights)
         if not len(samples):
             return
         low = samples.min(axis=0).astype(np.float64)
@@ -350,12 +359,12 @@ class MeanDispersion(_Extremes):
     def __init__(self) -> None:
         super().__init__()
         self.sum: Floats | None = None
-        self.count: int | None = None
+        self.count: float | None = None
 
-    def analyze(self, samples: Samples) -> None:
+    def analyze(self, samples: Samples, weights: Floats | None = None) -> None:
         """Add to the sums and widen the ranges."""
-        super().analyze(samples)
-        self.sum, self.count = _added(self.sum, self.count, samples)
+        super().analyze(samples, weights)
+        self.sum, self.count = _added(self.sum, self.count, samples, weights)
 
     def normalize(self, samples: Samples) -> Floats:
         """Return the shifted and scaled samples."""
@@ -385,17 +394,22 @@ class Standard(Normalizer):
     learned = ("count", "mean", "squares")
 
     def __init__(self) -> None:
-        self.count: int | None = None
+        self.count: float | None = None
         self.mean: Floats | None = None
         self.squares: Floats | None = None  # sum of squared differences from the mean
 
-    def analyze(self, samples: Samples) -> None:
+    def analyze(self, samples: Samples, weights: Floats | None = None) -> None:
         """Merge the samples' mean and squares with those so far."""
-        if not len(samples):
+        if not len(_counted(samples, weights)):
             return
         x = samples.astype(np.float64)
-        count, mean = len(x), x.mean(axis=0)
-        squares = np.square(x - mean).sum(axis=0)
+        count: float
+        if weights is None:
+            count, mean = len(x), x.mean(axis=0)
+            squares = np.square(x - mean).sum(axis=0)
+        else:
+            count, mean = float(weights.sum()), np.average(x, axis=0, weights=weights)
+            squares = np.tensordot(weights, np.square(x - mean), 1)
         if self.count and self.mean is not None and self.squares is not None:
             before, total = self.count, self.count + count
             step = mean - self._known(self.mean, samples)
@@ -422,14 +436,23 @@ class Standard(Normalizer):
         return mean, np.where(is_flat, 1.0, deviation)
 
 
+def _counted(samples: Samples, weights: Floats | None) -> Samples:
+    """Return the samples that count at all."""
+    return samples if weights is None else samples[weights > 0]
+
+
 def _added(
-    total: Floats | None, count: int | None, samples: Samples
-) -> tuple[Floats | None, int | None]:
-    """Return the sum over the samples so far and their number."""
-    if not len(samples):
+    total: Floats | None, count: float | None, samples: Samples, weights: Floats | None
+) -> tuple[Floats | None, float | None]:
+    """Return the sum over the samples so far and their number, each as often as it counts."""
+    if not len(_counted(samples, weights)):
         return total, count
-    part = samples.sum(axis=0, dtype=np.float64)
-    return (part, len(samples)) if total is None else (total + part, (count or 0) + len(samples))
+    part: Floats
+    if weights is None:
+        part, more = samples.sum(axis=0, dtype=np.float64), float(len(samples))
+    else:
+        part, more = np.tensordot(weights, samples.astype(np.float64), 1), float(weights.sum())
+    return (part, more) if total is None else (total + part, (count or 0) + more)
 
 
 # -- a mean sample --------------------------------------------------------------------------------
@@ -468,11 +491,11 @@ class InternalMean(_Mean):
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__(scale)
         self.sum: Floats | None = None
-        self.count: int | None = None
+        self.count: float | None = None
 
-    def analyze(self, samples: Samples) -> None:
+    def analyze(self, samples: Samples, weights: Floats | None = None) -> None:
         """Add to the sum."""
-        self.sum, self.count = _added(self.sum, self.count, samples)
+        self.sum, self.count = _added(self.sum, self.count, samples, weights)
 
     def _mean(self, samples: Samples) -> Floats:
         return np.asarray(self._known(self.sum, samples) / (self.count or 1), np.float64)

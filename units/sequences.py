@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.drift import DriftTest
     from veloflow.units.labels import Label
     from veloflow.units.normalization import Normalizer
 
@@ -43,7 +44,8 @@ class DatasetLoader(StreamLoader):
         validation, test: the same for the other classes of samples.
         data, label: the names in items that are mappings; by default the first name, and "label".
         classes: all labels in order of class number, or their number when labels are 0, 1, 2 …;
-            by default all items are read once at the start, to see which there are.
+            by default all items are read once at the start, to see which there are; and so they
+            are with ``balanced``.
         **options: see :class:`StreamLoader`.
     """
 
@@ -61,6 +63,8 @@ class DatasetLoader(StreamLoader):
         shuffle_limit: int | None = None,
         shuffle_window: int | None = None,
         normalization: str | Normalizer = "none",
+        balanced: bool = False,
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -69,6 +73,8 @@ class DatasetLoader(StreamLoader):
             shuffle_limit=shuffle_limit,
             shuffle_window=shuffle_window,
             normalization=normalization,
+            balanced=balanced,
+            drift=drift,
             name=name,
         )
         self.sets = [one for one in (test, validation, train) if one is not None]
@@ -90,11 +96,13 @@ class DatasetLoader(StreamLoader):
         if not self._has_labels:
             return
         known = self.classes
-        if known is None:
+        mapping = None if known is None else {raw: number for number, raw in enumerate(known)}
+        self.labels_mapping = mapping or {}
+        if mapping is None or self.balanced:
             raws = [self._item(number)[1] for number in range(int(self._set_ends[-1]))]
-            _, self.labels_mapping = class_numbers(np.array(raws, dtype=object))
-        else:
-            self.labels_mapping = {raw: number for number, raw in enumerate(known)}
+            found = class_numbers(np.array(raws, dtype=object), mapping)
+            self.labels_mapping = found[1]
+            self._number_classes(found[0])
 
     def _item(self, number: int) -> tuple[NDArray[Any], Label | None]:
         """Return a sample and its raw label."""

@@ -30,6 +30,7 @@ from veloflow.units.evaluator import (
     EvaluatorMultiLabel,
     EvaluatorSoftmax,
 )
+from veloflow.units.fullbatch import FullBatchLoader
 from veloflow.units.gradient import Backward, GradientUnit
 from veloflow.units.layer import Branches, Layer, Rates, refuse_unknown
 from veloflow.units.learning_rate import LearningRateAdjust, Policy
@@ -142,6 +143,8 @@ def standard_workflow(
         kind = EvaluatorMSE if loss == "mse" else EvaluatorMultiLabel
         evaluator = kind(wf, metrics=metrics).link_data(loader, "minibatch_size", target=target)
     evaluator.link_data(forwards[-1], "output")
+    if isinstance(loader, FullBatchLoader) and loader.has_weights:
+        evaluator.link_data(loader, sample_weights="minibatch_weights")
     decision: DecisionGD | DecisionMSE = (DecisionMSE if loss == "mse" else DecisionGD)(
         wf,
         max_epochs=max_epochs,

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from veloflow.devices.random import generator
 from veloflow.errors import InputError
-from veloflow.units.loader import TRAIN, Loader
+from veloflow.units.drift import DriftTest, checked_drift, places_to_compare, warn_of_drift
+from veloflow.units.labels import balanced_order, count_labels
+from veloflow.units.loader import CLASS_NAMES, TRAIN, Loader
 from veloflow.units.normalization import normalizer_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.labels import Label
     from veloflow.units.normalization import Normalizer
 
 __all__ = ["StreamLoader"]
@@ -40,6 +46,15 @@ class StreamLoader(Loader):
             all samples. The order depends on the seed, the unit's name and the pass only.
         normalization: a normalizer or its name. One that learns reads the training samples once at
             the start.
+        balanced: serve training samples of every class equally often: those of small classes
+            come several times in a pass, and of large ones not all.
+        drift: warn when validation or test samples are distributed otherwise than those for
+            training: "labels" compares how frequent labels are, where they are known before the
+            samples are read; "all" reads up to 2,000 samples of each set and compares each feature
+            too (see :mod:`veloflow.units.drift`); "none" compares nothing.
+
+    Attributes:
+        label_counts: class of samples -> raw label -> how many, where labels are known.
     """
 
     def __init__(
@@ -50,6 +65,8 @@ class StreamLoader(Loader):
         shuffle_limit: int | None = None,
         shuffle_window: int | None = None,
         normalization: str | Normalizer = "none",
+        balanced: bool = False,
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -61,6 +78,10 @@ class StreamLoader(Loader):
             )
         self.shuffle_window = shuffle_window
         self.normalizer = normalizer_of(normalization)
+        self.balanced = balanced
+        self.drift = checked_drift(drift, self.path)
+        self.label_counts: dict[str, dict[Label, int]] = {}
+        self._numbers: NDArray[np.int32] | None = None
         self._reader: ThreadPoolExecutor | None = None
         self._coming: tuple[bytes, Future[Batch]] | None = None
 
@@ -78,12 +99,49 @@ class StreamLoader(Loader):
     def initialize(self) -> None:
         """Load, declare the minibatch, and learn the normalization."""
         super().initialize()
+        self._compare()
         self.normalizer.reset()
         if self.normalizer.needs_analysis:
             held_out = sum(self.class_lengths[:TRAIN]) if self.class_lengths[TRAIN] else 0
             for first in range(held_out, sum(self.class_lengths), _LEARNED_TOGETHER):
                 end = min(first + _LEARNED_TOGETHER, sum(self.class_lengths))
                 self.normalizer.analyze(self.read_samples(np.arange(first, end))[0])
+
+    def _number_classes(self, numbers: NDArray[np.int32]) -> None:
+        """Take the class numbers of all samples, in the order of the sets, and count them."""
+        self._numbers = numbers
+        pieces = np.split(numbers, np.cumsum(self.class_lengths)[:-1])
+        self.label_counts = {
+            name: count_labels(part, self.labels_mapping)
+            for name, part in zip(CLASS_NAMES, pieces, strict=True)
+            if len(part) and self.labels_mapping
+        }
+
+    def _compare(self) -> None:
+        """Warn of sets that differ."""
+        features, first = {}, 0
+        for name, count in zip(CLASS_NAMES, self.class_lengths, strict=True):
+            if count:
+                features[name] = partial(self._samples_at, places_to_compare(first, count))
+            first += count
+        warn_of_drift(self, self.drift, self.label_counts, features)
+
+    def _samples_at(self, places: NDArray[np.int64]) -> NDArray[np.generic]:
+        return self.read_samples(places)[0]
+
+    def count_labelled(self, indices: NDArray[np.int64]) -> int:
+        """Return how many of these samples are evaluated: those with a label, if there are any."""
+        if not self.labels_mapping or self._numbers is None:
+            return len(indices)
+        return int(np.count_nonzero(self._numbers[indices] >= 0))
+
+    def results(self) -> Mapping[str, object]:
+        """Return how many samples of each label there are."""
+        counts = {
+            name: {str(raw): count for raw, count in found.items()}
+            for name, found in self.label_counts.items()
+        }
+        return {"labels": counts} if counts else {}
 
     def random_for(self, sample: int) -> np.random.Generator | None:
         """Return the generator of a training sample in this pass; None for other samples.
@@ -95,15 +153,23 @@ class StreamLoader(Loader):
         return generator(self.settings.seed, self.path, "sample", self._pass, sample)
 
     def shuffled(self, order: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-        """Return the order of the training samples in a pass, within windows if there are some."""
-        if self.shuffle_window is None:
-            return super().shuffled(order, number)
+        """Return the order of the training samples in a pass, within windows if there are some.
+
+        With ``balanced`` and windows it is chosen first which samples come how often.
+        """
         random = generator(self.settings.seed, self.path, "order", number)
-        samples = np.sort(order)
-        runs = [
-            samples[first : first + self.shuffle_window]
-            for first in range(0, len(samples), self.shuffle_window)
-        ]
+        first = sum(self.class_lengths[:TRAIN])
+        if self.balanced and self._numbers is not None:
+            samples = balanced_order(self._numbers[first:], random).astype(np.int64) + first
+            if self.shuffle_window is None:
+                return samples
+            samples.sort()
+        elif self.shuffle_window is None:
+            return super().shuffled(order, number)
+        else:
+            samples = np.arange(first, sum(self.class_lengths))
+        starts = np.arange(first, sum(self.class_lengths), self.shuffle_window)
+        runs = np.split(samples, np.searchsorted(samples, starts[1:]))
         shuffled = [random.permutation(runs[place]) for place in random.permutation(len(runs))]
         return np.concatenate([np.empty(0, np.int64), *shuffled])
 

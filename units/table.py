@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from veloflow.core import Workflow
+    from veloflow.units.drift import DriftTest
     from veloflow.units.normalization import Normalizer
     from veloflow.units.reading import RawData
 
@@ -49,7 +50,7 @@ class TableLoader(FullBatchLoader):
         normalization: str | Normalizer = "none",
         validation_ratio: float = 0.0,
         balanced: bool = False,
-        drift: Literal["none", "labels", "all"] = "labels",
+        drift: DriftTest = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(

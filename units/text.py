@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 import numpy as np
 
 from veloflow.errors import DataError, InputError, nearest
+from veloflow.units.drift import checked_drift
 from veloflow.units.files import folder_parts
 from veloflow.units.fullbatch import FullBatchLoader, Samples
 from veloflow.units.loader import TRAIN
@@ -84,6 +85,7 @@ class TextLoader(FullBatchLoader):
         vocabulary_size: how many numbers there are at most, with padding and unknown.
         level: "words" or "characters".
         text, label: the names of the columns of a table.
+        drift: "labels" or "none"; the numbers of tokens are no quantities to compare.
         **options: see :class:`FullBatchLoader`.
 
     Attributes:
@@ -107,6 +109,8 @@ class TextLoader(FullBatchLoader):
         minibatch_size: int = 100,
         shuffle_limit: int | None = None,
         validation_ratio: float = 0.0,
+        balanced: bool = False,
+        drift: Literal["none", "labels"] = "labels",
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -114,6 +118,8 @@ class TextLoader(FullBatchLoader):
             minibatch_size=minibatch_size,
             shuffle_limit=shuffle_limit,
             validation_ratio=validation_ratio,
+            balanced=balanced,
+            drift=checked_drift(drift, "TextLoader" if name is None else name, ("none", "labels")),
             name=name,
         )
         if length < 1 or vocabulary_size < 3:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -117,6 +117,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         y: NDArray[Any],
         outputs: int,
         *,
+        weights: NDArray[np.float64] | None = None,
         epochs: int = 1,
         holds_out: bool = False,
         normalization: str = "none",
@@ -125,6 +126,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         given: dict[str, Any] = {"targets": y}
         if self._loss == "softmax":
             given = {"labels": y, "classes": range(outputs)}
+        given["weights"] = weights
         rates: dict[str, Any] = {"solver": self.solver}
         if solver_of(self.solver).uses_moment:
             rates["gradient_moment"] = self.momentum
@@ -153,20 +155,32 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         return build
 
     def _train(
-        self, x: NDArray[Any], y: NDArray[Any], outputs: int, *, epochs: int, goes_on: bool
+        self,
+        x: NDArray[Any],
+        y: NDArray[Any],
+        outputs: int,
+        *,
+        weights: NDArray[np.float64] | None,
+        epochs: int,
+        goes_on: bool,
     ) -> None:
         """Train on samples and class numbers or targets; with ``goes_on`` from what is known."""
         self._check_numbers()
+        if weights is not None:
+            kept = weights > 0  # the others shall not be counted as right or wrong either
+            x, y, weights = x[kept], y[kept], weights[kept] / weights[kept].mean()
         if not goes_on:
             self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
             normalizer = normalizer_of(self.normalization)
-            normalizer.analyze(x)
+            normalizer.analyze(x, weights)
             self.normalizer_state_ = normalizer.state()
             self.n_iter_, self.loss_curve_ = 0, []
         normalizer = normalizer_of(self.normalization)
         normalizer.restore(self.normalizer_state_)
         holds_out = bool(self.early_stopping) and not goes_on and len(x) > 1
-        build = self._build(normalizer.normalize(x), y, outputs, epochs=epochs, holds_out=holds_out)
+        build = self._build(
+            normalizer.normalize(x), y, outputs, weights=weights, epochs=epochs, holds_out=holds_out
+        )
         # another order of the samples, and other neurons dropped, in each call of partial_fit
         seed = self.seed_ + self.n_iter_
         with prepare(build, device=self.device, seed=seed, dtype=self.dtype) as session:
@@ -241,6 +255,24 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         return hasattr(self, "parameters_")
 
 
+def _weights_of(given: ArrayLike | None, count: int) -> NDArray[np.float64] | None:
+    """Return weights of samples, float64 (n,); None where none are given.
+
+    Raises:
+        ValueError: they are no numbers, one for each sample, none below 0 and some above.
+    """
+    if given is None:
+        return None
+    weights = check_array(given, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weights.shape != (count,):
+        raise ValueError(f"sample_weight has shape {weights.shape}, and X {count} samples")
+    if (weights < 0).any():
+        raise ValueError("sample_weight has a number below 0")
+    if not weights.any():
+        raise ValueError("every sample_weight is zero: there is nothing to learn from")
+    return np.asarray(weights)
+
+
 class _Best:
     """Keeps the parameters of the best epoch so far."""
 
@@ -294,15 +326,30 @@ class VeloflowClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
 
     _loss = "softmax"
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on features (n, features) and labels (n,)."""
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on features (n, features) and labels (n,), each as often as its weight says.
+
+        In steps of all samples at once (``batch_size`` of at least n) a sample of weight 2 is the
+        same as that sample twice, and one of weight 0 the same as none. In smaller steps a
+        sample's part of the gradient is multiplied by its weight over the mean of all weights.
+        """
         x, labels = validate_data(self, X, y, dtype="numeric")
         check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
-        self._train(x, numbers, len(self.classes_), epochs=self.max_epochs, goes_on=False)
+        weights = _weights_of(sample_weight, len(x))
+        self._train(
+            x, numbers, len(self.classes_),
+            weights=weights, epochs=self.max_epochs, goes_on=False,
+        )  # fmt: skip
         return self
 
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train one more epoch on these samples; the first call names all ``classes``."""
         is_first = not self.__sklearn_is_fitted__()
         x, labels = validate_data(self, X, y, dtype="numeric", reset=is_first)
@@ -319,7 +366,8 @@ class VeloflowClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
         known = np.minimum(numbers, len(self.classes_) - 1)
         if (self.classes_[known] != labels).any():
             raise ValueError(f"y has labels that are not among the classes {self.classes_!r}")
-        self._train(x, numbers, len(self.classes_), epochs=1, goes_on=not is_first)
+        weights = _weights_of(sample_weight, len(x))
+        self._train(x, numbers, len(self.classes_), weights=weights, epochs=1, goes_on=not is_first)
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
@@ -346,26 +394,44 @@ class VeloflowRegressor(RegressorMixin, _Network):  # type: ignore[misc]
 
     _loss = "mse"
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on features (n, features) and targets (n,) or (n, targets)."""
-        return self._fit(X, y, epochs=self.max_epochs, is_first=True)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on features (n, features) and targets (n,) or (n, targets).
 
-    def partial_fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        What weights do is told at :meth:`VeloflowClassifier.fit`.
+        """
+        return self._fit(X, y, sample_weight, epochs=self.max_epochs, is_first=True)
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Self:
         """Train one more epoch on these samples."""
-        return self._fit(X, y, epochs=1, is_first=not self.__sklearn_is_fitted__())
+        is_first = not self.__sklearn_is_fitted__()
+        return self._fit(X, y, sample_weight, epochs=1, is_first=is_first)
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, *, epochs: int, is_first: bool) -> Self:
+    def _fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        *,
+        epochs: int,
+        is_first: bool,
+    ) -> Self:
         x, targets = validate_data(
             self, X, y, dtype="numeric", multi_output=True, y_numeric=True, reset=is_first
         )
         rows = targets.reshape(len(targets), -1).astype(np.float64)
+        weights = _weights_of(sample_weight, len(x))
         if is_first:
-            scale = rows.std(axis=0)
-            self.target_mean_ = rows.mean(axis=0)
+            self.target_mean_ = np.average(rows, axis=0, weights=weights)
+            squares = np.square(rows - self.target_mean_)
+            scale = np.sqrt(np.average(squares, axis=0, weights=weights))
             self.target_scale_ = np.where(scale > 0, scale, 1.0)
             self.is_flat_ = targets.ndim == 1
         standard = (rows - self.target_mean_) / self.target_scale_
-        self._train(x, standard, rows.shape[1], epochs=epochs, goes_on=not is_first)
+        self._train(
+            x, standard, rows.shape[1], weights=weights, epochs=epochs, goes_on=not is_first
+        )
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:

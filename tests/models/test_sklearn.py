@@ -18,8 +18,9 @@ from veloflow.sklearn import VeloflowClassifier, VeloflowRegressor
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        VeloflowClassifier(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01),
-        VeloflowRegressor(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01),
+        # float64, for a check compares weights with repeated samples to a relative 1e-7
+        kind(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01, dtype="float64")
+        for kind in (VeloflowClassifier, VeloflowRegressor)
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -115,3 +116,45 @@ def test_a_wrong_parameter_is_named():
     x, y = load_wine(return_X_y=True)
     with pytest.raises(InputError, match=r"activation is 'tahn' \(did you mean 'tanh'\?\)"):
         VeloflowClassifier(activation="tahn").fit(x, y)
+
+
+@pytest.mark.parametrize("normalization", ["standard", "pointwise", "mean_disp", "none"])
+@pytest.mark.parametrize("kind", [VeloflowClassifier, VeloflowRegressor])
+def test_a_sample_of_weight_two_is_the_sample_twice_and_of_weight_zero_none(kind, normalization):
+    x, y = load_wine(return_X_y=True)
+    x = x[::2] / x.std(axis=0)
+    labels = y[::2] if kind is VeloflowClassifier else x[:, 0] - x[:, 1]
+    weights = np.arange(len(x)) % 3
+    model = kind((5,), max_epochs=10, batch_size=200, random_state=0, dtype="float64",
+                 normalization=normalization)  # fmt: skip
+    weighted = clone(model).fit(x, labels, sample_weight=weights)
+    repeated = clone(model).fit(x.repeat(weights, axis=0), labels.repeat(weights))
+    tenfold = clone(model).fit(x, labels, sample_weight=10 * weights)
+    plain = clone(model).fit(x, labels)
+    first, *others = (one._outputs(x) for one in (weighted, repeated, tenfold, plain))
+    np.testing.assert_allclose(first, others[0], atol=1e-9)
+    np.testing.assert_allclose(first, others[1], atol=1e-9)
+    assert np.abs(first - others[2]).max() > 1e-3
+    assert weighted.loss_curve_[-1] == pytest.approx(repeated.loss_curve_[-1], rel=1e-6)
+    going_on = [one.partial_fit(x, labels, sample_weight=weights) for one in (weighted, repeated)]
+    np.testing.assert_allclose(*(one._outputs(x) for one in going_on), atol=1e-9)
+
+
+def test_in_small_steps_weights_shift_what_is_learned():
+    x, y = load_wine(return_X_y=True)
+    model = VeloflowClassifier((), max_epochs=20, random_state=0, learning_rate=0.01)
+    mixed = np.where(np.arange(len(y)) % 4 == 0, (y + 1) % 3, y)  # every fourth label is wrong
+    weights = np.where(mixed == y, 1.0, 0.0)
+    assert clone(model).fit(x, mixed, sample_weight=weights).score(x, y) > 0.95
+    held = clone(model).set_params(early_stopping=True, batch_size=20)
+    assert held.fit(x, mixed, sample_weight=weights).score(x, y) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [([1.0, -1.0, 1.0], "below 0"), ([0.0, 0.0, 0.0], "zero"), ([1.0, 1.0], "3 samples"),
+     ([1.0, np.nan, 1.0], "sample_weight contains NaN")],
+)  # fmt: skip
+def test_wrong_weights_are_refused(weights, told):
+    with pytest.raises(ValueError, match=told):
+        VeloflowClassifier().fit(np.eye(3), [0, 1, 0], sample_weight=weights)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from harness import ready, workflow_on
 
+from veloflow.core import Events, Message
 from veloflow.errors import DataError, InputError
 from veloflow.units import ArrayFileLoader
 
@@ -99,6 +100,40 @@ def test_a_share_of_each_class_is_held_out(tmp_path):
         loader.run()
         assert loader.class_lengths == (0, 20, 80)
         assert np.bincount(loader.minibatch_labels.read()).tolist() == [16, 4]
+
+
+@pytest.mark.parametrize("window", [None, 16])
+def test_classes_come_equally_often_when_asked_and_blocks_are_read_in_runs(tmp_path, window):
+    labels = np.array([0] * 70 + [1] * 20 + [2] * 10)
+    path = _save(tmp_path, "npz", np.arange(100.0).reshape(100, 1), labels)
+    loader = ArrayFileLoader(
+        workflow_on(), path, balanced=True, minibatch_size=10, shuffle_window=window
+    )
+    with ready(loader):
+        first, second = _served(loader), _served(loader)
+        assert np.bincount([label for _, _, label in first]).tolist() == [34, 33, 33]
+        assert all(labels[int(value)] == label for _, value, label in first)
+        assert first != second
+        blocks = np.array([place // 16 for place, _, _ in first])
+        assert (np.count_nonzero(np.diff(blocks)) == 6) == (window == 16)
+
+
+def test_drift_is_warned_of(tmp_path):
+    random = np.random.default_rng(0)
+    data, labels = random.normal(size=(300, 3)), np.arange(300) % 2
+    train = _save(tmp_path, "npz", data, labels, name="train")
+    held = _save(tmp_path, "npz", data[:90] + np.array([0, 2, 0]), np.zeros(90, int), name="held")
+
+    def said(drift):
+        wf, texts = workflow_on(), []
+        wf.find_service(Events).subscribe(Message, lambda event: texts.append(event.text))
+        with ready(ArrayFileLoader(wf, train, validation=held, drift=drift)) as _:
+            return texts
+
+    assert said("none") == []
+    (label,) = said("labels")
+    assert "unit 'ArrayFileLoader': train and validation samples differ: label" in label
+    assert "feature 1 has means" in said("all")[1]
 
 
 _TRAIN = """

@@ -91,6 +91,15 @@ def test_an_item_that_raises_is_named():
         loader.run()
 
 
+def test_classes_of_items_come_equally_often_when_asked():
+    items = [([float(n)], 0 if n < 8 else 1) for n in range(10)]
+    loader = DatasetLoader(workflow_on(), items, classes=2, minibatch_size=10, balanced=True)
+    with ready(loader):
+        loader.run()
+        assert np.bincount(loader.minibatch_labels.read()).tolist() == [5, 5]
+        assert loader.label_counts == {"train": {0: 8, 1: 2}}
+
+
 # -- texts ----------------------------------------------------------------------------------------
 
 TEXTS = [("The cat sat.", "cat"), ("a dog, a dog!", "dog"), ("the dog isn't a cat", "dog")]
@@ -162,6 +171,16 @@ def test_bad_tables_are_named(tmp_path, make, message):
     loader = TextLoader(workflow_on(), tmp_path / "t.csv", length=3)
     with pytest.raises(DataError, match=rf"t\.csv.*{message}"), ready(loader):
         pass
+
+
+def test_texts_of_every_class_come_equally_often_when_asked():
+    texts = [(f"word{n}", "b" if n else "a") for n in range(9)]
+    loader = TextLoader(workflow_on(), texts, length=2, balanced=True, minibatch_size=9)
+    with ready(loader):
+        loader.run()
+        assert np.bincount(loader.minibatch_labels.read()).tolist() == [5, 4]
+    with pytest.raises(InputError, match="drift is 'all'; give 'none' or 'labels'"):
+        TextLoader(workflow_on(), texts, length=2, drift="all")
 
 
 def test_a_text_that_is_no_text_is_named(tmp_path):

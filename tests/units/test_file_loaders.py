@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -176,6 +177,18 @@ def test_lists_of_files(images, kind):
     with ready(loader):
         assert loader.class_lengths == (0, 1, 6)
         assert loader.label_counts["train"] == {"a": 3, "b": 3}
+
+
+def test_classes_of_images_come_equally_often_when_asked(images):
+    for number in range(5):
+        shutil.copy(images / "a" / "0.png", images / "a" / f"more{number}.png")
+    loader = ImageFolderLoader(
+        workflow_on(), images, size=(4, 4), minibatch_size=11, balanced=True, drift="all"
+    )
+    with ready(loader):
+        loader.run()
+        assert loader.label_counts["train"] == {"a": 8, "b": 3}
+        assert np.bincount(loader.minibatch_labels.read()).tolist() == [6, 5]
 
 
 def test_a_bad_image_is_named_and_skipped_only_if_asked(images):

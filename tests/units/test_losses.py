@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from harness import ready, workflow_on
 from networks import Given, minibatch
 
+import veloflow
 from veloflow.devices.numpy import NumpyDevice
 from veloflow.errors import DataError, GraphError, InputError
-from veloflow.units import EvaluatorMultiLabel, EvaluatorSoftmax, linear, softmax, standard_workflow
+from veloflow.units import (
+    ArrayLoader,
+    EvaluatorMSE,
+    EvaluatorMultiLabel,
+    EvaluatorSoftmax,
+    linear,
+    softmax,
+    standard_workflow,
+)
 
 random = np.random.default_rng(2)
 LOGITS = random.standard_normal((8, 5))
@@ -74,6 +85,61 @@ def test_many_labels_are_torchs(device):
         given.give(t=targets + 2)
         with pytest.raises(DataError, match="outside"):
             unit.run()
+
+
+@pytest.mark.parametrize("kind", ["mse", "multilabel"])
+def test_weights_of_samples_are_factors(device, kind):
+    wf = workflow_on(device, dtype="float64")
+    z = torch.tensor(LOGITS, requires_grad=True)
+    targets = random.random((8, 5))
+    t, u = torch.from_numpy(targets), torch.from_numpy(WEIGHTS)
+    if kind == "mse":  # the gradient is that of half the sum of squares
+        given_losses = (z - t).square().mean(1)
+        ((z - t).square().sum(1) / 2 * u)[:6].mean().backward()
+        make = partial(EvaluatorMSE, root=False)
+    else:
+        given_losses = torch.nn.BCEWithLogitsLoss(reduction="none")(z, t).mean(1)
+        (given_losses * u)[:6].mean().backward()
+        make = EvaluatorMultiLabel
+    given = Given(wf, z=LOGITS, t=targets, u=WEIGHTS, size=6)
+    unit = make(wf).link_data(
+        given, output="z", target="t", minibatch_size="size", sample_weights="u"
+    )
+    with ready(given, unit):
+        unit.run()
+        assert unit.loss == pytest.approx(float((given_losses * u)[:6].sum().detach()), rel=1e-12)
+        np.testing.assert_allclose(unit.err_output.read(), z.grad.numpy(), rtol=1e-9, atol=1e-15)
+
+
+def test_weights_of_a_loader_go_to_the_evaluator_and_the_normalizer():
+    data, labels = random.random((20, 3)), np.arange(20) % 2
+    weights = np.arange(20) % 4
+
+    def result(**given):
+        def build(wf):
+            loader = ArrayLoader(wf, minibatch_size=60, normalization="standard", **given)
+            standard_workflow(wf, loader=loader, layers=[softmax(2)], learning_rate=0.1,
+                              max_epochs=3)  # fmt: skip
+
+        return veloflow.run(build, device="numpy", dtype="float64").epochs[-1]["train"]["loss"]
+
+    repeated = result(data=data.repeat(weights, 0), labels=labels.repeat(weights))
+    weighted = result(data=data, labels=labels, weights=weights / weights.mean())
+    assert weighted == pytest.approx(repeated, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], "2 samples, but 1 weights"),
+        ([1.0, -1.0], "none below 0"),
+        ([1.0, np.inf], "the weights hold NaN or infinity"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, message):
+    loader = ArrayLoader(workflow_on(), np.zeros((2, 1)), [0, 1], weights=weights)
+    with pytest.raises(DataError, match=message), ready(loader):
+        pass
 
 
 def test_number_of_class_weights():

@@ -138,10 +138,10 @@ def recurrent_gru(wf: Workflow) -> None:
 
 
 def tokens(wf: Workflow) -> None:
-    """Embedding, positions, attention, mean over time."""
+    """Embedding, positions, attention, mean over time; samples that have weights."""
     data, labels = digits()
     loader = ArrayLoader(wf, (4 * data[:150] + 4).astype(int), labels[:150], minibatch_size=40,
-                         validation_ratio=0.2)  # fmt: skip
+                         validation_ratio=0.2, weights=data[:150, 20] + 2)  # fmt: skip
     layers = [embedding(9, 6, padding=0), positional_encoding(), attention(2, causal=True),
               mean_over_time(), softmax(10)]  # fmt: skip
     standard_workflow(wf, loader=loader, layers=layers, learning_rate=0.1, solver="adam",
