@@ -9,6 +9,7 @@ import pytest
 from sklearn.kernel_ridge import KernelRidge
 
 import veloflow
+from tests.workflows.judged import most
 from veloflow.units import digits
 
 _DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
@@ -28,10 +29,10 @@ def test_two_epochs_on_images(name, error):
 
 @needs_images
 @pytest.mark.stress
-@pytest.mark.parametrize(("name", "error"), [("mnist_relu", 10.5), ("mnist7", 17.0)])
-def test_whole_runs_on_images(name, error):
+@pytest.mark.parametrize("name", ["mnist_relu", "mnist7"])
+def test_whole_runs_on_images_are_as_good_as_torchs(name):
     result = veloflow.run(name, data=_DATA, device="numpy")
-    assert result.best["validation_error_percent"] <= error
+    assert result.best["validation_error_percent"] <= most(name)
 
 
 @pytest.mark.slow
