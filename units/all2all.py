@@ -10,7 +10,8 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, TypedDict, Unpack, final
 
-from veloflow.devices.expressions import element
+import numpy as np
+
 from veloflow.errors import ShapeError
 from veloflow.units.activation import (
     LINEAR,
@@ -242,9 +243,10 @@ class GradientDescent(LayerGradient):
             device.gemm(delta, forward.input, forward.weights.gradient, transpose_a=True)
         )
         if forward.bias is not None:
-            launches.append(
-                device.reduce("sum", element("d"), {"d": delta}, forward.bias.gradient, axis=0)
-            )
+            # a sum over the batch: the product with a row of ones
+            ones = device.asarray(np.ones((1, len(delta))), delta.dtype)
+            gradient = forward.bias.gradient.reshape(1, forward.bias.gradient.size)
+            launches.append(device.gemm(ones, delta, gradient))
         self._launches = tuple(launches)
         self._prepare_updates()
 

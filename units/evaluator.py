@@ -236,14 +236,14 @@ class EvaluatorSoftmax(Evaluator):
             DataError: a label is no class of the output.
         """
         labels = np.asarray(self.labels.read())
-        outputs = np.asarray(self.output.read())
         known = labels >= 0
         self.samples = int(np.count_nonzero(known))
         if self._weigh is not None:
             self._check_labels(labels)
             self._weigh()
-        # everything is read: nothing waits for the gradient, and the backward pass follows it
+        # before the outputs are waited for: so it may be one launch with what makes them
         self._launch(scale=self._scale())
+        outputs = np.asarray(self.output.read())
         weights = self._weights_of(labels)
         if self.samples < len(labels):
             labels, outputs = labels[known], outputs[known]

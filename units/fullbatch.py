@@ -182,6 +182,7 @@ class FullBatchLoader(Loader):
     def prepare(self) -> None:
         """Put the data set onto the device and bind the gathering; a master has no use for it."""
         self._data: Array | None = None
+        self._picked: NDArray[np.int32] | None = None
         if self.settings.role == "master":
             return
         device = self.device
@@ -190,9 +191,11 @@ class FullBatchLoader(Loader):
         self._place_data()
         if self._labels is None:
             self.minibatch_labels.write(-1)
-        else:
+        elif device.host(self.minibatch_labels) is None:
             labels = device.asarray(self._labels, "int32")
             self._bind(labels, self.minibatch_labels, fill=-1)
+        else:
+            self._picked = np.zeros(self.max_minibatch_size, np.int32)
         if self._targets is not None:
             targets = device.asarray(self._targets, self.settings.dtype)
             self._bind(targets, self.minibatch_targets)
@@ -222,8 +225,19 @@ class FullBatchLoader(Loader):
     def fill_minibatch(self) -> None:
         """Gather data, labels and targets."""
         self._indices.write(self.minibatch_indices)
+        if self._picked is not None:
+            self._pick_labels(self._picked)
         for launch in self._launches:
             launch()
+
+    def _pick_labels(self, picked: NDArray[np.int32]) -> None:
+        """Give the labels here, where they need not be sent: who evaluates waits for nothing."""
+        assert self._labels is not None
+        indices = self.minibatch_indices
+        self._labels.take(indices, out=picked, mode="clip")
+        if self.minibatch_size < len(indices):
+            picked[indices < 0] = -1
+        self.minibatch_labels.write(picked)
 
     def count_labelled(self, indices: NDArray[np.int64]) -> int:
         """Return how many of these samples are evaluated: those with a label, if there are any."""

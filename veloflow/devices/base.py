@@ -178,6 +178,8 @@ class Device(ABC):
     name: str
     #: how much is done against rounding in what is bound from now on; see numpy_precision
     precision_level: int = 0
+    #: bytes from which on an array is worth to lie in memory that others use at other times
+    least_shared: int = 0
 
     # -- memory -------------------------------------------------------------------------------
 

@@ -109,7 +109,9 @@ class Memory:
         new = [one for one in self.declared if not one.array.is_allocated]
         if len(new) == len(self.declared):
             spans = self.find_spans(new)
-            slots = share_memory([(one, spans[one]) for one in new if one in spans])
+            least = self.device.least_shared
+            large = [one for one in new if one.array.nbytes >= least]
+            slots = share_memory([(one, spans[one]) for one in large if one in spans])
             self.slots = [slot for slot in slots if len(slot.members) > 1]
             for slot in self.slots:
                 whole = self.device.zeros((slot.size,), slot.members[0][0].array.dtype)

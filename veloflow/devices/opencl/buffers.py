@@ -37,6 +37,11 @@ class Block:
     host: NDArray[Any] | None
     values: NDArray[Any] | None
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the array, where the host sees it; else 0."""
+        return 0 if self.host is None else self.host.nbytes
+
 
 class Buffers:
     """Allocates, divides, reads and writes the memory of one device."""
@@ -44,6 +49,8 @@ class Buffers:
     def __init__(self, hardware: Hardware, context: Any, queue: Any) -> None:
         self._hardware = hardware
         self._context = context
+        #: waits until nothing uses a block any more; by default until nothing runs
+        self.settle: Callable[..., object] = lambda block, *, is_written: self.finish()
         self.use(queue, queue.finish)
 
     def use(self, queue: Any, finish: Callable[[], object]) -> None:
@@ -85,8 +92,8 @@ class Buffers:
         return _block(block.root, first, buffer, offset, host)
 
     def read(self, block: Block, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[np.generic]:
-        """Wait for what is pending and return the values, read-only."""
-        self.finish()
+        """Wait for what uses the block and return the values, read-only."""
+        self.settle(block, is_written=False)
         if block.values is not None:
             return block.values
         values = np.empty(tuple(shape), dtype)
@@ -96,8 +103,8 @@ class Buffers:
         return values
 
     def write(self, block: Block, values: NDArray[Any], dtype: np.dtype[Any]) -> None:
-        """Wait for what is pending and copy ``values``, of the array's shape, in as ``dtype``."""
-        self.finish()
+        """Wait for what uses the block and copy ``values``, of its shape, in as ``dtype``."""
+        self.settle(block, is_written=True)
         if block.host is not None:
             block.host[...] = values
         elif values.size:

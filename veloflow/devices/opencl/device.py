@@ -59,6 +59,9 @@ class OpenCLDevice(Device):
         sources: replaces the source of kernels by name, to test what then happens.
     """
 
+    #: launches whose arrays lie in one piece of memory cannot become one
+    least_shared = 1 << 16
+
     def __init__(
         self,
         hardware: Hardware,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from veloflow.devices.opencl.recipes import (
     Call,
     LaunchScalar,
     Recipe,
+    Share,
     Trial,
     kernel_source,
 )
@@ -188,7 +190,8 @@ def elementwise(
             return trial_of(twin, [call], arrays, list(formulas), scalars=scalars)
 
         recipe = Recipe("elementwise", source)
-        return Variant([(recipe, ["elementwise"], trial)], [_call(engine, code, space, numbers)])
+        call = replace(_call(engine, code, space, numbers), share=_share(code, space, used))
+        return Variant([(recipe, ["elementwise"], trial)], [call])
 
     return engine.operation("elementwise", [variant], twin, used, list(formulas))
 
@@ -201,7 +204,27 @@ def _sample_size(space: Space, numbers: Numbers) -> tuple[int, int]:
 def _call(engine: Engine, code: FormulaCode, space: Space, numbers: Numbers) -> Call:
     units = space.rows * -(-space.columns // numbers.lanes)
     size, local = engine.spread(units, _VECTORS)
+    arguments = _arguments(code, numbers.dtype, space.rows, space.columns)
+    return Call("elementwise", arguments, size, local)
+
+
+def _arguments(
+    code: FormulaCode, real: np.dtype[np.generic], rows: int, columns: int
+) -> tuple[Argument, ...]:
     arguments: list[Argument] = [ArrayArgument(name) for name in code.order]
-    arguments += [LaunchScalar(name, numbers.dtype) for name in code.scalars]
-    arguments += [np.int64(space.rows), np.int64(space.columns)]
-    return Call("elementwise", tuple(arguments), size, local)
+    arguments += [LaunchScalar(name, real) for name in code.scalars]
+    return (*arguments, np.int64(rows), np.int64(columns))
+
+
+def _share(code: FormulaCode, space: Space, used: Mapping[str, Array]) -> Share | None:
+    """Return how the formulas may be divided by rows; None where rows are not worth it."""
+    layouts = space.layouts
+    shape = next(used[name].shape for name in used if layouts[name] == "full")
+    rows, columns = space.rows, space.columns
+    if rows == 1 and len(shape) > 1:  # seen as flat, for no array is a row or a column
+        rows, columns = shape[0], math.prod(shape[1:])
+    if rows == 1 or columns == 1:
+        return None
+    ours = frozenset(name for name in used if layouts[name] in ("full", "column"))
+    real = formula_dtype(used.values())
+    return Share(rows, ours, _arguments(code, real, rows, columns))

@@ -18,13 +18,17 @@ from veloflow.devices.opencl.cache import KernelCache
 from veloflow.devices.opencl.compile import Compiler
 from veloflow.devices.opencl.formulas import Numbers, c_type
 from veloflow.devices.opencl.judge import Twin, host_launch
-from veloflow.devices.opencl.launches import bind
+from veloflow.devices.opencl.launches import Scalar, bind, defer, set_arguments
+from veloflow.devices.opencl.merging import merged_launch, merged_recipe
+from veloflow.devices.opencl.pending import Pending, Step
 from veloflow.devices.opencl.platforms import Hardware, cl
+from veloflow.devices.opencl.recipes import ArrayArgument
 from veloflow.devices.opencl.watch import KernelWatch
 from veloflow.errors import DeviceError, KernelError
 
 if TYPE_CHECKING:
     from veloflow.devices.base import Device, Launch
+    from veloflow.devices.opencl.pending import Given
     from veloflow.devices.opencl.recipes import Call, Recipe, Trial
     from veloflow.devices.tracing import Observer
 
@@ -73,6 +77,11 @@ class Engine:
         self.notes: list[str] = []
         self._scratch: dict[str, Block] = {}
         self._watch: KernelWatch | None = None
+        self._pending: Pending | None = None
+        if hardware.is_cpu:
+            self._pending = Pending(self.queue, self._merged, self._note)
+            self.buffers.settle = self._pending.settle
+            self.buffers.use(self.queue, self._pending.finish)
 
     # -- how work is cut ----------------------------------------------------------------------
 
@@ -133,7 +142,7 @@ class Engine:
         blocks = {key: self.block(array) for key, array in arrays.items()}
         for variant in variants:
             try:
-                return self._bind(variant(), blocks)
+                return self._bind(variant(), blocks, outputs)
             except KernelError as error:
                 self._note(str(error))
         self._note(f"{name} is computed by NumPy")
@@ -167,19 +176,26 @@ class Engine:
 
         return launch
 
-    def _bind(self, variant: Variant, blocks: Mapping[str, Block]) -> Launch:
-        buffers: dict[str, Any] = {}
+    def _bind(
+        self, variant: Variant, blocks: Mapping[str, Block], outputs: Sequence[str]
+    ) -> Launch:
+        used = dict(blocks)
         for name, block in blocks.items():
             if block.offset:
                 raise KernelError(f"the device cannot address {name!r} where it begins")
-            buffers[name] = block.buffer
         programs: dict[str, Any] = {}
+        sources: dict[str, str] = {}
         for recipe, kernels, trial in variant.parts:
             program = self.compiler.program(recipe, trial)
             programs.update(dict.fromkeys(kernels, program))
+            sources.update(dict.fromkeys(kernels, recipe.source))
         for name, size in variant.scratch.items():
-            buffers[name] = self._scratch_block(name, size).buffer
+            used[name] = self._scratch_block(name, size)
+        buffers = {name: block.buffer for name, block in used.items()}
         try:
+            if self._pending is not None:
+                written = frozenset([*outputs, *variant.scratch])
+                return self._deferred(variant.calls, programs, sources, used, written)
             enqueue = None if self._watch is None else self._watch.enqueue
             return bind(self.queue, programs, variant.calls, buffers, enqueue)
         except cl.Error as error:
@@ -196,6 +212,32 @@ class Engine:
         array = Array(device, shape, dtype)
         array.memory = self.buffers.part(known, 0, array.shape, dtype)
         return array
+
+    def _deferred(
+        self,
+        calls: Sequence[Call],
+        programs: Mapping[str, Any],
+        sources: Mapping[str, str],
+        blocks: Mapping[str, Block],
+        written: frozenset[str],
+    ) -> Launch:
+        scalars: dict[str, Scalar] = {}
+        buffers = {name: block.buffer for name, block in blocks.items()}
+        steps = []
+        for call in calls:
+            kernel = cl.Kernel(programs[call.kernel], call.kernel)
+            set_arguments(kernel, call.arguments, buffers, scalars)
+            names = [one.name for one in call.arguments if isinstance(one, ArrayArgument)]
+            own = {name: blocks[name] for name in names}
+            steps.append(Step(call, kernel, sources[call.kernel], own, written))
+        assert self._pending is not None
+        return defer(self._pending, steps, scalars)
+
+    def _merged(self, steps: Sequence[Step]) -> Callable[[Sequence[Given]], None]:
+        """Return a launch of all these steps at once."""
+        recipe, trial = merged_recipe([(one.source, one.call) for one in steps])
+        program = self.compiler.program(recipe, lambda: trial)
+        return merged_launch(self.queue, program, steps, self.hardware.compute_units)
 
     def _scratch_block(self, name: str, size: int) -> Block:
         """Return memory that all launches share: the queue runs one launch at a time."""
@@ -219,6 +261,10 @@ class Engine:
         self.queue = cl.CommandQueue(self._context, properties=kind)
         self._watch = None if observer is None else KernelWatch(self.queue, observer)
         finish = self.queue.finish if self._watch is None else self._watch.finish
+        if self._pending is not None:
+            enqueue = None if self._watch is None else self._watch.enqueue
+            self._pending.use(self.queue, finish, enqueue)
+            finish = self._pending.finish
         self.buffers.use(self.queue, finish)
 
     def finish(self) -> None:

@@ -17,6 +17,7 @@ from veloflow.devices.opencl.recipes import (
     ArrayArgument,
     Call,
     Recipe,
+    Share,
     Trial,
     kernel_source,
 )
@@ -97,4 +98,4 @@ def _call(engine: Engine, sizes: tuple[int, int, int], out: Array, fill: float) 
         *(np.int64(number) for number in sizes),
         np.dtype(out.dtype).type(fill),
     )
-    return Call("gather", arguments, size, local)
+    return Call("gather", arguments, size, local, Share(rows, frozenset({"indices", "out"})))

@@ -24,6 +24,7 @@ from veloflow.devices.opencl.recipes import (
     Trial,
     kernel_source,
 )
+from veloflow.devices.opencl.row_products import fits, row_products
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -120,6 +121,11 @@ def gemm(
 
     if engine.hardware.is_cpu and problem.work >= _BLAS and not stacked:
         return _by_blas(engine, problem, a, b, out, bias, activation)
+    is_plain = not (transpose_a or stacked) and (alpha, beta) == (1.0, 0.0)
+    if is_plain and fits(engine, problem.rows, problem.columns, problem.inner):
+        return row_products(
+            engine, a, b, out, transpose_b=transpose_b, bias=bias, activation=activation
+        )
     return engine.operation("gemm", [variant], twin, arrays, ["out"])
 
 

@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from veloflow.devices.opencl.pending import Bound
 from veloflow.devices.opencl.platforms import cl
-from veloflow.devices.opencl.recipes import ArrayArgument, Call, LaunchScalar
+from veloflow.devices.opencl.recipes import Argument, ArrayArgument, Call, LaunchScalar
 
 if TYPE_CHECKING:
     import numpy as np
 
     from veloflow.devices.base import Launch
+    from veloflow.devices.opencl.pending import Pending, Step
 
-__all__ = ["bind", "nothing"]
+__all__ = ["Scalar", "bind", "defer", "nothing", "set_arguments"]
 
 
 _FORMATS = {"int32": "=i", "int64": "=q", "uint64": "=Q", "float32": "=f", "float64": "=d"}
@@ -30,7 +32,7 @@ _CONVERSIONS: dict[str, Callable[[float], float]] = {
 }
 
 
-class _Scalar:
+class Scalar:
     """A launch-time number and everywhere that it is an argument."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
@@ -67,19 +69,11 @@ def bind(
     ``enqueue`` is pyopencl's own function unless somebody wants to know of every kernel.
     """
     enqueue = enqueue or cl.enqueue_nd_range_kernel
-    scalars: dict[str, _Scalar] = {}
+    scalars: dict[str, Scalar] = {}
     steps = []
     for call in calls:
         kernel = cl.Kernel(programs[call.kernel], call.kernel)
-        for place, argument in enumerate(call.arguments):
-            if isinstance(argument, ArrayArgument):
-                kernel.set_arg(place, buffers[argument.name])
-            elif isinstance(argument, LaunchScalar):
-                scalar = scalars.setdefault(argument.name, _Scalar(argument.dtype))
-                scalar.feeds(kernel, place)
-                scalar.set(0)
-            else:
-                kernel.set_arg(place, argument)
+        set_arguments(kernel, call.arguments, buffers, scalars)
         steps.append((kernel, call.size, call.local))
     keep = tuple(buffers.values())  # the driver does not keep the memory of a kernel's arguments
     if scalars:
@@ -89,6 +83,43 @@ def bind(
     launch = partial(enqueue, queue, *steps[0])  # a function of ours costs more
     launch.keep = keep  # type: ignore[attr-defined] # partials take attributes
     return cast("Launch", launch)
+
+
+def set_arguments(
+    kernel: Any,
+    arguments: Sequence[Argument],
+    buffers: Mapping[str, Any],
+    scalars: dict[str, Scalar],
+    first: int = 0,
+) -> None:
+    """Set a kernel's arguments, from the one at place ``first`` on; add to the ``scalars``."""
+    for place, argument in enumerate(arguments, first):
+        if isinstance(argument, ArrayArgument):
+            kernel.set_arg(place, buffers[argument.name])
+        elif isinstance(argument, LaunchScalar):
+            scalar = scalars.setdefault(argument.name, Scalar(argument.dtype))
+            scalar.feeds(kernel, place)
+            scalar.set(0)
+        else:
+            kernel.set_arg(place, argument)
+
+
+def defer(pending: Pending, steps: Sequence[Step], scalars: Mapping[str, Scalar]) -> Launch:
+    """Return a launch that adds these steps to those that are pending."""
+    names = scalars.keys()
+
+    def set_scalars(given: Mapping[str, float]) -> None:
+        for name, value in given.items():
+            scalars[name].set(value)
+
+    bound = Bound(steps, set_scalars)
+
+    def launch(**given: float) -> None:
+        if given.keys() != names:
+            raise TypeError(f"this launch takes {sorted(names)}, got {sorted(given)}")
+        pending.add(bound, given)
+
+    return cast("Launch", launch if names else partial(pending.add, bound))
 
 
 def _several(
@@ -104,7 +135,7 @@ def _several(
 def _with_scalars(
     enqueue: Callable[..., object],
     steps: Sequence[tuple[Any, Any, Any]],
-    scalars: Mapping[str, _Scalar],
+    scalars: Mapping[str, Scalar],
     keep: object,
 ) -> Launch:
     names = scalars.keys()

@@ -15,7 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Argument", "ArrayArgument", "Call", "LaunchScalar", "Recipe", "Trial", "kernel_source"]
+__all__ = [
+    "Argument", "ArrayArgument", "Call", "LaunchScalar", "Recipe", "Share", "Trial",
+    "kernel_source",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,40 @@ class LaunchScalar:
 Argument: TypeAlias = ArrayArgument | LaunchScalar | np.generic
 
 
+#: rows that a work-item takes at once in kernels that go by rows
+_ROWS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a kernel may be divided by rows: a work-item's rows need no other rows of ``arrays``.
+
+    These have ``rows`` rows each. ``arguments`` are those of the call when it is divided so, where
+    they differ.
+    """
+
+    rows: int
+    arrays: frozenset[str]
+    arguments: tuple[Argument, ...] | None = None
+
+    def items(self, compute_units: int) -> int:
+        """Return how many work-items there are to be: each has some whole blocks of rows."""
+        blocks = -(-self.rows // _ROWS_AT_ONCE)
+        return -(-blocks // -(-blocks // (16 * compute_units)))
+
+
 @dataclass(frozen=True)
 class Call:
-    """One launch of the kernel ``kernel`` over ``size`` work-items in groups of ``local``."""
+    """One launch of the kernel ``kernel`` over ``size`` work-items in groups of ``local``.
+
+    ``share`` says how it may be divided by rows, if it can.
+    """
 
     kernel: str
     arguments: tuple[Argument, ...]
     size: tuple[int, ...]
     local: tuple[int, ...] | None
+    share: Share | None = None
 
 
 @dataclass(frozen=True)

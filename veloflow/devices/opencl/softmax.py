@@ -16,6 +16,7 @@ from veloflow.devices.opencl.recipes import (
     ArrayArgument,
     Call,
     Recipe,
+    Share,
     Trial,
     kernel_source,
 )
@@ -79,4 +80,5 @@ def _call(engine: Engine, rows: int, columns: int, *, has_winners: bool) -> Call
         np.int64(rows),
         np.int64(columns),
     )
-    return Call("softmax", arguments, size, local)
+    share = Share(rows, frozenset({"x", "out", "winners"}))
+    return Call("softmax", arguments, size, local, share)

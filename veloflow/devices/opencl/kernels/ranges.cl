@@ -15,6 +15,12 @@
               unit##_end = min((long)(total), unit + PER_ITEM(total)); \
          unit < unit##_end; ++unit)
 // The range of vectors, `across` to a row, as runs of neighbours [from, to) in one row.
+#ifdef BY_ROWS // whole rows: the same ones as in other kernels that go by rows
+#define EACH_RUN(row, from, to, rows, across)                                             \
+    for (long row = get_global_id(0) * PER_ITEM(rows),                                    \
+              row##_end = min((long)(rows), row + PER_ITEM(rows)), from = 0, to = (across); \
+         row < row##_end; ++row)
+#else
 #define EACH_RUN(row, from, to, rows, across)                                      \
     for (long unit = get_global_id(0) * PER_ITEM((rows) * (across)),               \
               unit_end = min((rows) * (across), unit + PER_ITEM((rows) * (across))), \
@@ -23,4 +29,5 @@
          (row = unit / (across), from = unit % (across),                           \
           to = min((long)(across), from + unit_end - unit), true);                 \
          unit += to - from)
+#endif
 #endif

@@ -1,0 +1,195 @@
+"""OpenCL launches that are gathered, and become few when they come again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from veloflow.devices.expressions import element, index, scalar, tanh, where
+from veloflow.devices.opencl.pending import _OFTEN
+
+pytestmark = pytest.mark.opencl
+
+BATCH, INPUTS, HIDDEN, CLASSES = 18, 37, 21, 5
+
+
+@pytest.fixture
+def opened(tmp_path_factory):
+    from veloflow.devices.opencl import OpenCLDevice
+    from veloflow.devices.opencl.platforms import open_hardware
+    from veloflow.errors import DeviceError
+
+    devices = []
+
+    def open_one(**options):
+        try:
+            hardware = open_hardware("opencl")
+        except DeviceError as error:
+            pytest.skip(str(error))
+        if not hardware.is_cpu:
+            pytest.skip("launches are gathered on processors only")
+        devices.append(OpenCLDevice(hardware, **options))
+        return devices[-1]
+
+    yield open_one
+    for device in devices:
+        device.close()
+
+
+class Step:
+    """A training step of a small network, on any device."""
+
+    def __init__(self, device):
+        random = np.random.default_rng(4)
+
+        def some(*shape):  # noqa: ANN002 - sizes
+            return device.asarray(random.uniform(-1, 1, shape).astype(np.float32))
+
+        self.device = device
+        self.w, self.b, self.v = some(HIDDEN, INPUTS), some(HIDDEN), some(CLASSES, HIDDEN)
+        self.indices = device.zeros((BATCH,), "int32")
+        self.label = device.zeros((BATCH,), "int32")
+        x, h, p = device.zeros((BATCH, INPUTS)), some(BATCH, HIDDEN), some(BATCH, CLASSES)
+        error, back, delta = some(BATCH, CLASSES), some(BATCH, HIDDEN), some(BATCH, HIDDEN)
+        winners = device.zeros((BATCH,), "int32")
+        gw, gv = some(HIDDEN, INPUTS), some(CLASSES, HIDDEN)
+        self.seen = [p, winners, gw, gv, self.w, self.v]
+        wrong = (element("p") - index(1).equals(element("label"))) * scalar("scale")
+        slope = element("e") * (1 - element("h") * element("h"))
+        move = {"w": element("w") - scalar("rate") * element("g")}
+        self.forward = [
+            device.gather(some(50, INPUTS), self.indices, x),
+            device.gemm(x, self.w, h, transpose_b=True, bias=self.b, activation=tanh(element("x"))),
+            device.gemm(h, self.v, p, transpose_b=True),
+            device.softmax(p, p, winners),
+        ]
+        self.error = device.elementwise(
+            {"e": where(element("label") >= 0, wrong, 0.0)},
+            {"p": p, "label": self.label, "e": error},
+        )
+        self.backward = [
+            device.gemm(error, self.v, back),
+            device.gemm(error, h, gv, transpose_a=True),
+            device.elementwise({"d": slope}, {"e": back, "h": h, "d": delta}),
+            device.gemm(delta, x, gw, transpose_a=True),
+        ]
+        self.moves = [device.elementwise(move, {"w": w, "g": g})
+                      for w, g in ((self.w, gw), (self.v, gv))]  # fmt: skip
+
+    def __call__(self, number):
+        self.indices.write((np.arange(BATCH) * 7 + number) % 50)
+        self.label.write((np.arange(BATCH) + number) % (CLASSES + 1) - 1)
+        for launch in self.forward:
+            launch()
+        self.error(scale=1 / (1 + number % 3))
+        for launch in self.backward:
+            launch()
+        for launch in self.moves:
+            launch(rate=0.1 / (1 + number))
+        return [np.array(one.read()) for one in self.seen]
+
+
+def test_a_sequence_that_comes_again_is_few_launches_with_the_same_bits(opened):
+    device, plain = opened(), opened()
+    step, wanted = Step(device), Step(plain)
+    plain._engine._pending._is_often = lambda sequence: False
+    for number in range(_OFTEN + 6):
+        for got, want in zip(step(number), wanted(number), strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert device.info().notes == ()
+    (plan,) = device._engine._pending._plans.values()
+    launches = []
+    enqueue = device._engine._pending._enqueue
+    device._engine._pending._enqueue = lambda *what: launches.append(what) or enqueue(*what)
+    step(99)
+    assert len(launches) <= 2  # those that stay alone; the merged ones have their own way
+    assert plan is not None
+
+
+def test_a_sequence_agrees_with_numpy(opened):
+    from veloflow.devices import open_device
+
+    step, wanted = Step(opened()), Step(open_device("numpy"))
+    for number in range(_OFTEN + 3):
+        for got, want in zip(step(number), wanted(number), strict=True):
+            np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [("kernel void merged(global float *a) { }", "stay apart"), ("this is no C", "stay apart")],
+    ids=["other arguments", "does not compile"],
+)
+def test_a_merged_kernel_that_does_not_work_is_left_alone(opened, tmp_path, source, says):
+    step = Step(opened(cache=tmp_path, sources={"merged": source}))
+    wanted = Step(opened())
+    for number in range(_OFTEN + 3):
+        for got, want in zip(step(number), wanted(number), strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert says in " ".join(step.device.info().notes)
+
+
+def test_a_merged_kernel_with_other_numbers_is_left_alone(opened, monkeypatch):
+    from veloflow.devices.opencl import engine
+
+    def skipping(queue, program, steps, units):
+        return lambda given: None  # computes nothing
+
+    monkeypatch.setattr(engine, "merged_launch", skipping)
+    step, wanted = Step(opened()), Step(opened())
+    for number in range(_OFTEN + 3):
+        for got, want in zip(step(number), wanted(number), strict=True):
+            np.testing.assert_array_equal(got, want)
+    assert "other numbers" in " ".join(step.device.info().notes)
+
+
+def test_reading_waits_for_what_uses_the_array_only(opened):
+    device = opened()
+    a, b = device.asarray(np.ones(5)), device.asarray(np.ones(5))
+    device.elementwise({"a": element("a") + 1}, {"a": a})()
+    assert b.read()[0] == 1
+    assert device._engine._pending._bound  # nothing has begun
+    assert a.read()[0] == 2
+    assert not device._engine._pending._bound
+    device.elementwise({"a": element("a") + 1}, {"a": a})()
+    a.write(7)
+    assert a.read()[0] == 7
+    device.elementwise({"a": element("a") + 1}, {"a": a})()
+    device.synchronize()
+    assert device.host(a)[0] == 8
+
+
+def test_a_launch_keeps_its_arrays(opened):
+    device = opened()
+    out = device.zeros((1000,))
+    launch = device.elementwise(
+        {"o": element("x") + 1}, {"o": out, "x": device.asarray(np.arange(1000.0))}
+    )
+    for _ in range(50):
+        device.zeros((1000,))  # takes any memory that is free
+    launch()
+    np.testing.assert_array_equal(out.read(), np.arange(1000.0) + 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sizes", [(16, 1, 1), (17, 3, 40), (100, 10, 100), (18, 70, 5)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_products_that_go_by_rows(opened, dtype, sizes, flip):
+    device = opened()
+    rows, columns, inner = sizes
+    random = np.random.default_rng(1)
+    a, b = random.normal(size=(rows, inner)), random.normal(size=(inner, columns))
+    bias = random.normal(size=columns)
+    a, b, bias = (one.astype(dtype) for one in (a, b, bias))
+    out, plain = device.zeros((rows, columns), dtype), device.zeros((rows, columns), dtype)
+    second = device.asarray(np.ascontiguousarray(b.T) if flip else b)
+    device.gemm(device.asarray(a), second, plain, transpose_b=flip)()
+    device.gemm(
+        device.asarray(a), second, out, transpose_b=flip, bias=device.asarray(bias),
+        activation=tanh(element("x")),
+    )()  # fmt: skip
+    tolerance = 2e-5 if dtype is np.float32 else 1e-12
+    wide = a.astype(np.float64) @ b
+    np.testing.assert_allclose(plain.read(), wide, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(out.read(), np.tanh(wide + bias), rtol=tolerance, atol=tolerance)
