@@ -109,8 +109,9 @@ def main() -> None:
 )
 @click.option("--codec", metavar="CODEC",
               help="How updates travel: plain, float16, int8, onebit, topk:0.01 ...")  # fmt: skip
-@click.option("--slaves", type=click.IntRange(min=0), default=0, metavar="N",
-              help="Compute in N local slave processes.")  # fmt: skip
+@click.option("--slaves", default="0", metavar="N|MIN:MAX",
+              help="Compute in N local slave processes; more or fewer of them as work waits.",
+              )  # fmt: skip
 @click.option("--listen", multiple=True, metavar="ADDRESS",
               help="Let more slaves join at tcp://HOST:PORT; may be given again.")  # fmt: skip
 @click.option("--patience", type=click.FloatRange(min=0.01), default=1.0, metavar="FACTOR",
@@ -435,7 +436,7 @@ def _dry_run(workflow: str, options: dict[str, str], settings: dict[str, Any]) -
     if settings["on"]:
         from veloflow.runtime.engine import describe
 
-        text = describe(settings["on"], settings["engine_options"], count=settings["slaves"])
+        text = describe(settings["on"], settings["engine_options"], slaves=settings["slaves"])
         click.echo(text)
         return
     with prepare(

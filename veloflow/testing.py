@@ -17,11 +17,13 @@ import itertools
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from veloflow.conformance import check_codec, check_decisions
+from veloflow.protocol.elasticity import Bounds
 from veloflow.protocol.events import (
     STAND_IN,
     Action,
@@ -49,6 +51,7 @@ from veloflow.protocol.events import (
     Tell,
     TermAsked,
     Tick,
+    Want,
     Withdrawn,
     WorkAdded,
 )
@@ -70,7 +73,15 @@ from veloflow.protocol.messages import (
 from veloflow.protocol.slave import Slave
 from veloflow.sharing.policies import GradientPolicy, LocalPolicy, Policy, parse_sharing
 
-__all__ = ["FaultPlan", "Outcome", "Simulation", "VirtualClock", "check_codec", "check_policy"]
+__all__ = [
+    "FaultPlan",
+    "Outcome",
+    "Simulation",
+    "VirtualClock",
+    "Visit",
+    "check_codec",
+    "check_policy",
+]
 
 
 _FOR_EVER = 1e9
@@ -112,6 +123,8 @@ class Outcome:
         events: how often which fault happened.
         counters: the masters' own, added up.
         said: what the user would have read.
+        offered: seconds that slaves were there as the visits had it, all together.
+        useful: seconds of computing whose result was applied.
     """
 
     seconds: float = 0.0
@@ -120,6 +133,23 @@ class Outcome:
     events: Counter[str] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
     said: list[str] = field(default_factory=list)
+    offered: float = 0.0
+    useful: float = 0.0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A machine that is there for a while, as on a spot market: it comes, and is taken away.
+
+    Attributes:
+        begins: when it comes; its slave process is started then.
+        ends: when it is taken away, with what is on it.
+        notice: so many seconds before, its slave is told to leave; 0 for no word.
+    """
+
+    begins: float
+    ends: float
+    notice: float = 0.0
 
 
 @dataclass
@@ -150,6 +180,12 @@ class Simulation:
         policy: which pieces are under way together, and who is held back; None gives a whole epoch
             at once.
         limit: seconds of virtual time after which a run counts as stuck.
+        most: how many slaves there may be where work waits; None for always as many.
+        patience: scales every wait of the protocol.
+        work: how many seconds a piece takes, from and to.
+        visits: slaves that come and go besides.
+        until: when to end at the latest; pieces that are under way then are let be.
+        is_checked: whether the machines' invariants are checked after each event.
     """
 
     def __init__(
@@ -165,6 +201,12 @@ class Simulation:
         works: bool | None = None,
         policy: Policy | None = None,
         limit: float = 3600.0,
+        most: int | None = None,
+        patience: float = 1.0,
+        work: tuple[float, float] = (0.01, 0.02),
+        visits: Sequence[Visit] = (),
+        until: float = _FOR_EVER,
+        is_checked: bool = True,
     ) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
@@ -176,6 +218,9 @@ class Simulation:
         self.outcome = Outcome()
         self._epochs, self._samples, self._size = epochs, samples, size
         self._limit = limit
+        self._bounds = Bounds(self.slaves, self.slaves if most is None else most)
+        self._patience, self._work, self._visits = patience, work, visits
+        self._until, self._is_checked = until, is_checked
         self._policy = policy
         self._waiting: list[Piece] = []  # pieces of the epoch that are not under way yet
         self._tasks: list[set[int]] = []  # pieces that are applied together, not done yet
@@ -218,10 +263,12 @@ class Simulation:
         self._next_epoch()
         for _ in range(self.slaves):
             self.clock.after(self.chance.uniform(0, 0.1), self._join)
+        for visit in self._visits:
+            self.clock.at(visit.begins, partial(self._receive, visit))
 
     @property
     def _is_done(self) -> bool:
-        return self._epoch >= self._epochs
+        return self._epoch >= self._epochs or self.clock.now >= self._until
 
     def _where(self) -> str:
         open_ = [entry.piece.number for entry in self._master.ledger.open]
@@ -280,7 +327,7 @@ class Simulation:
         self._tell_master(WorkAdded(tuple(new)))
 
     def _check(self) -> None:
-        for epoch in range(self._epochs):
+        for epoch in range(self._epoch):
             seen = Counter(
                 sample
                 for piece in self._pieces
@@ -296,17 +343,20 @@ class Simulation:
         settings = MasterSettings(
             f"run {next(self._runs)}",
             "same",
+            self._patience,
             audit=self.audit,
             seed=seed,
             works=self.works,
             bound=None if self._policy is None else self._policy.bound,
+            bounds=self._bounds,
         )
         return Master(settings)
 
     def _tell_master(self, event: Event) -> None:
         if self._is_master_up:
             actions = self._master.handle(event, self.clock.now)
-            self._master.validate()
+            if self._is_checked:
+                self._master.validate()
             self._obey(actions)
             self._plan_tick()
 
@@ -349,6 +399,8 @@ class Simulation:
             elif isinstance(action, Recruit):
                 self.slaves += 1
                 self.clock.after(self.chance.uniform(0.1, 1.0), self._join)
+            elif isinstance(action, Want):
+                self._scale(action.count)
             elif isinstance(action, GiveUp):
                 # the run would fail here; the simulated user tries again with the same piece
                 self.outcome.events["gave up"] += 1
@@ -374,6 +426,7 @@ class Simulation:
         assert action.piece in self._pieces, f"piece {number} was withdrawn, and is applied"
         assert action.update.lease.number == number, f"{action} is for another piece"
         self.outcome.applied[number] = action.slave
+        self.outcome.useful += action.update.seconds
         if self._digest(action.client, action.update.lease) != b"right":
             self.outcome.wrong.add(number)
         for task in self._tasks:
@@ -385,7 +438,7 @@ class Simulation:
             self._next_epoch()
         elif self._happens("restart"):
             self._restart()
-        elif self._whims.random() < 0.01:
+        elif not self._visits and self._whims.random() < 0.01:
             self.clock.after(0, self._change_plans)
 
     def _restart(self) -> None:
@@ -452,14 +505,46 @@ class Simulation:
 
     # -- slaves -------------------------------------------------------------------------------
 
+    def _scale(self, count: int) -> None:
+        """Have so many slaves from now on; the latest that are too many are told to leave."""
+        assert self._bounds.least <= count <= self._bounds.most, f"{count} slaves are wanted"
+        before, self.slaves = self.slaves, count
+        self.outcome.events["grown" if count > before else "shrunk"] += 1
+        for _ in range(count - before):
+            self.clock.after(self.chance.uniform(0.1, 1.0), self._join)
+        for node in list(self._nodes.values())[count:] if count < before else ():
+            if node.frozen_until <= self.clock.now:
+                self._act(node, node.slave.handle(TermAsked(), self.clock.now))
+
+    def _receive(self, visit: Visit) -> None:
+        """A machine comes; its slave says hello when it has started, and is gone with it."""
+        self.outcome.offered += min(visit.ends, self._until) - visit.begins
+        client = self._new_client()
+        start = self.chance.uniform(0.7, 1.5)  # of a Python process, with its imports
+        if start < visit.ends - visit.begins:
+            self.clock.after(start, lambda: self._greet(client))
+        self.clock.at(visit.ends - visit.notice, lambda: self._dismiss(client))
+        self.clock.at(visit.ends, lambda: self._die(client))
+
+    def _dismiss(self, client: bytes) -> None:
+        node = self._nodes.get(client)
+        if node is not None:
+            self._act(node, node.slave.handle(TermAsked(), self.clock.now))
+
     def _join(self) -> None:
-        if self._is_done or len(self._nodes) >= 2 * self.slaves:
-            return
-        number = next(self._names)
-        client = f"c{number}".encode()
+        if not self._is_done and len(self._nodes) < 2 * self.slaves:
+            self._greet(self._new_client())
+
+    def _new_client(self) -> bytes:
+        return f"c{next(self._names)}".encode()
+
+    def _greet(self, client: bytes) -> None:
+        number = int(client[1:])
         hello = Hello(PROTOCOL, "same", f"slave{number}", "null", "cpu", "host", number)
         pace = 10.0 if self._happens("slow") else self.chance.uniform(0.8, 1.2)
-        node = self._nodes[client] = _Node(client, hello.name, Slave(hello), pace)
+        node = self._nodes[client] = _Node(
+            client, hello.name, Slave(hello, patience=self._patience), pace
+        )
         self._act(node, node.slave.start(self.clock.now))
         self._beat(node)
 
@@ -487,14 +572,14 @@ class Simulation:
             return
         job = node.slave.begin()
         if job is not None:
-            seconds = self.chance.uniform(0.01, 0.02) * node.pace
-            self.clock.after(seconds, lambda: self._finish(node, job))
+            seconds = self.chance.uniform(*self._work) * node.pace
+            self.clock.after(seconds, lambda: self._finish(node, job, seconds))
 
-    def _finish(self, node: _Node, job: Job) -> None:
+    def _finish(self, node: _Node, job: Job, seconds: float) -> None:
         if node.client not in self._nodes:
             return
         if node.frozen_until > self.clock.now:
-            self.clock.at(node.frozen_until, lambda: self._finish(node, job))
+            self.clock.at(node.frozen_until, lambda: self._finish(node, job, seconds))
             return
         if self._happens("kill", node):
             self._die(node.client)
@@ -521,7 +606,7 @@ class Simulation:
             if does_flip:
                 self._flipped.add(node.client)
                 self._digests[node.client, job.lease] = self.chance.randbytes(8)
-            self._act(node, slave.handle(Computed(Update(job.lease, {}, (), 0.01)), now))
+            self._act(node, slave.handle(Computed(Update(job.lease, {}, (), seconds)), now))
 
     def _die(self, client: bytes) -> None:
         """A process ends; the master sees it, and another one is started in its place."""

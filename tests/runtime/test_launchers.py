@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from veloflow.errors import ClusterError, NotFoundError, OptionError
+from veloflow.protocol.elasticity import Bounds
 from veloflow.runtime.engine import Engine, describe
 from veloflow.runtime.launchers import Launcher, known_launchers, open_launcher
 from veloflow.runtime.launchers.base import own_address
@@ -69,7 +70,7 @@ def test_what_an_engine_has_to_be_told_is_asked_for(name, options, words):
 
 
 def test_a_slurm_script_has_quoted_words_and_no_secret():
-    script = describe("slurm", {"folder": "/a b", "mem": "2G", "cpus": "3"}, count=4)
+    script = describe("slurm", {"folder": "/a b", "mem": "2G", "cpus": "3"}, slaves=4)
     assert "#SBATCH --array=1-4\n" in script
     assert "#SBATCH --mem=2G\n" in script
     assert "--requeue" in script
@@ -93,7 +94,7 @@ def test_manifests_are_what_kubernetes_knows():
 
 
 def test_a_dry_run_shows_manifests_without_the_secret():
-    text = describe("kubernetes", {"image": "x", "host": "h"}, count=2)
+    text = describe("kubernetes", {"image": "x", "host": "h"}, slaves=2)
     first, second = text.split("---\n")
     assert json.loads(first)["kind"] == "Secret"
     assert json.loads(second)["kind"] == "Job"
@@ -185,4 +186,4 @@ def test_engines_make_their_own_keys_and_options_belong_to_them(tmp_path):
     with pytest.raises(OptionError, match="give --on ENGINE too"):
         veloflow.run("digits_mlp", engine_options={"address": "x"})
     with pytest.raises(OptionError, match="needs a tcp:// address"):
-        Engine("dask", {}, count=1, listen="ipc:///x")
+        Engine("dask", {}, bounds=Bounds(1, 1), listen="ipc:///x")

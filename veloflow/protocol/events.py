@@ -53,6 +53,7 @@ __all__ = [
     "Tell",
     "TermAsked",
     "Tick",
+    "Want",
     "Withdrawn",
     "WorkAdded",
 ]  # fmt: skip
@@ -242,6 +243,13 @@ class Recruit:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """So many slaves are to be there from now on, of those that are started for this run."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """The piece failed wherever it was tried, or slaves died of it: the run fails."""
 
@@ -259,8 +267,19 @@ class Say:
 
 
 Action = (
-    Send | Grant | Apply | PutOut | Inherit | Exposed | Recruit | StandIn | StandDown | GiveUp | Say
-)  # fmt: skip
+    Send
+    | Grant
+    | Apply
+    | PutOut
+    | Inherit
+    | Exposed
+    | Recruit
+    | Want
+    | StandIn
+    | StandDown
+    | GiveUp
+    | Say
+)
 
 # -- into the slave -------------------------------------------------------------------------------
 

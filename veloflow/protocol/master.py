@@ -14,6 +14,7 @@ from veloflow.protocol.clocks import Clocks
 from veloflow.protocol.dealer import Dealer
 from veloflow.protocol.deaths import Deaths
 from veloflow.protocol.door import Door
+from veloflow.protocol.elasticity import Bounds, Scaling
 from veloflow.protocol.events import (
     Action,
     Applied,
@@ -80,6 +81,7 @@ class MasterSettings:
         works: whether the master computes itself while there are no slaves.
         bound: how many clocks a slave may be ahead of the slowest; None for no bound.
         inherits: whether slaves keep something that others are to have when they are gone.
+        bounds: how many slaves the run may have; None where that is not to be decided here.
     """
 
     run: str
@@ -91,6 +93,7 @@ class MasterSettings:
     works: bool = False
     bound: int | None = None
     inherits: bool = False
+    bounds: Bounds | None = None
 
     @property
     def beat_every(self) -> float:
@@ -134,6 +137,7 @@ class Master:
             works=settings.works,
             patience=settings.patience,
         )
+        self._scaling = Scaling(self.ledger, self.crowd, settings.bounds, settings.patience)
         self._failed: set[int] = set()  # pieces that failed on a slave
         self._deaths = Deaths()
         self._lies = Deaths()  # updates that had not even the right form
@@ -151,7 +155,8 @@ class Master:
     def deadline(self) -> float | None:
         """When to call with Tick at the latest; None for never."""
         hunger = None if self._stopped else self._hunger.deadline
-        times = (self._dealer.deadline, self._watch.deadline, hunger)
+        scaling = None if self._stopped or self._is_paused else self._scaling.deadline
+        times = (self._dealer.deadline, self._watch.deadline, hunger, scaling)
         return min((one for one in times if one is not None), default=None)
 
     @property
@@ -192,6 +197,8 @@ class Master:
         self._give_work(now)
         if not self._stopped:
             self._actions += self._hunger.watch(now)
+            if not self._is_paused:
+                self._actions += self._scaling.watch(now)
         return self._actions
 
     def _on_heard(self, event: Heard, now: float) -> None:

@@ -170,6 +170,11 @@ class Crowd:
                 yield self.by_id[id_]
 
     @property
+    def idle(self) -> int:
+        """How many are well and owe nothing."""
+        return len(self._free[0]) if self._free else 0
+
+    @property
     def well(self) -> int:
         """How many are well."""
         return len(self._capacities)

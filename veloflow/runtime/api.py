@@ -14,6 +14,7 @@ from veloflow.core import Journal, Message, Settings, Unit, Workflow
 from veloflow.devices import Device
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, ClusterError, OptionError
+from veloflow.protocol.elasticity import Bounds
 from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from veloflow.runtime.claim import claimed
@@ -77,7 +78,7 @@ def run(
     sharing: str | None = None,
     codec: str | None = None,
     cluster: VirtualCluster | None = None,
-    slaves: int = 0,
+    slaves: int | str = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
     audit: float = 0.0,
@@ -113,7 +114,8 @@ def run(
             "ssp:3", "average:every=20", "elastic:0.9,10", "groups:2"; see docs/sharing.md.
         codec: how updates travel: "plain", "float16", "onebit", "topk:0.01" …
         cluster: slaves that are simulated in this process, with virtual time; needs ``sharing``.
-        slaves: how many local slave processes compute.
+        slaves: how many local slave processes compute; "2:8" is two at least, and up to eight while
+            work waits.
         listen: addresses at which more slaves may join, such as "tcp://127.0.0.1:5555".
         patience: scales every wait for slaves.
         audit: the share of the pieces that two slaves compute, compared bit for bit (sync).
@@ -213,7 +215,7 @@ def prepare(
     sharing: str | None = None,
     codec: str | None = None,
     cluster: VirtualCluster | None = None,
-    slaves: int = 0,
+    slaves: int | str = 0,
     listen: Sequence[str] = (),
     patience: float = 1.0,
     audit: float = 0.0,
@@ -245,7 +247,8 @@ def prepare(
             f"{source} is a checkpoint of workflow {saved.workflow!r}, not of {definition.name!r}"
         )
     given = {**(saved.options if saved else {}), **(options or {})}
-    has_slaves = bool(slaves or listen or on is not None)
+    bounds = Bounds.parse(slaves)
+    has_slaves = bool(bounds.least or listen or on is not None)
     check_slave_options(
         has_slaves=has_slaves,
         listen=listen,
@@ -265,7 +268,7 @@ def prepare(
     if cluster is not None and (has_slaves or mode is None):
         raise OptionError("simulated slaves need a mode of sharing, and no real slaves beside them")
     coding = _coding_of(codec, saved, mode)
-    plan = check_faults(audit, faults, mode, coding, slaves=slaves, has_slaves=has_slaves)
+    plan = check_faults(audit, faults, mode, coding, slaves=bounds.least, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
         dtype=_same("dtype", dtype, saved.settings["dtype"] if saved else None, "float32"),
@@ -315,13 +318,15 @@ def prepare(
                 engine = Engine(
                     on,
                     engine_options or {},
-                    count=slaves,
+                    bounds=bounds,
                     listen=listen[0] if listen else "",
                     advertise=advertise,
                 )
                 stack.enter_context(closing(engine))
             wishes = ClusterSettings(
-                slaves=0 if engine else slaves,
+                slaves=0 if engine else bounds.least,
+                bounds=bounds,
+                scale=engine.scale if engine else None,
                 listen=(engine.listen,) if engine else tuple(listen),
                 device=device if isinstance(device, str) else device.name,
                 patience=patience,

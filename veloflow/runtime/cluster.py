@@ -45,6 +45,7 @@ from veloflow.protocol.events import (
     StandIn,
     StopAsked,
     Tick,
+    Want,
     Withdrawn,
     WorkAdded,
 )
@@ -209,6 +210,7 @@ class Cluster(Crew):
             works=self._settings.works,
             bound=self._settings.bound,
             inherits=self._found.has_feedback,
+            bounds=self._settings.bounds,
         )
         self._machine = Master(machine)
         self._parameters = Published(self._folder, size, dtype)
@@ -310,7 +312,7 @@ class Cluster(Crew):
     def room(self) -> int:
         """How many bytes of shared memory a slave may have: all together half of what is free."""
         free = os.statvfs(self._folder)
-        slaves = max(self._settings.slaves, len(self._machine.crowd)) + 1
+        slaves = max(self._settings.most, len(self._machine.crowd)) + 1
         return free.f_bavail * free.f_frsize // (2 * slaves)
 
     def team(self) -> list[str]:
@@ -620,6 +622,8 @@ class Cluster(Crew):
                 self._handle(Heard(STAND_IN, Bye("there are slaves")))
             elif isinstance(action, Recruit):
                 self._locals.recruit()
+            elif isinstance(action, Want):
+                (self._settings.scale or self._locals.scale)(action.count)
             else:
                 self._give_up(action)
         for client in dict.fromkeys(gone):
@@ -698,7 +702,7 @@ class Cluster(Crew):
             return
         self._links.drop(ended.identity)
         self._handle(Lost(ended.identity, ended.fate))
-        if ended.identity not in self._known:
+        if ended.identity not in self._known and not ended.is_dismissed:
             self._say(f"{ended.name} ended before it joined: {ended.fate}")
         if self._locals.replace(ended, is_exposed=ended.identity in self._exposed):
             return

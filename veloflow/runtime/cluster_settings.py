@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from veloflow.protocol.faults import FaultPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from veloflow.protocol.elasticity import Bounds
     from veloflow.runtime.keys import ServerKeys
     from veloflow.runtime.story import StoryFile
 
@@ -20,6 +23,8 @@ class ClusterSettings:
 
     Attributes:
         slaves: how many local ones to start.
+        bounds: the fewest and the most that the run is to have, where that may change.
+        scale: has so many slaves from now on, where they are not local ones.
         listen: addresses for others, such as ``tcp://127.0.0.1:5555``.
         device: of the local slaves, as ``--device`` has it.
         patience: scales every wait.
@@ -36,6 +41,8 @@ class ClusterSettings:
     """
 
     slaves: int = 0
+    bounds: Bounds | None = None
+    scale: Callable[[int], None] | None = None
     listen: tuple[str, ...] = ()
     device: str = "auto"
     patience: float = 1.0
@@ -49,3 +56,8 @@ class ClusterSettings:
     bound: int | None = None
     environment: tuple[tuple[str, str], ...] = ()
     grace: float = 2.0
+
+    @property
+    def most(self) -> int:
+        """How many slaves there may be of those that are started for the run."""
+        return self.slaves if self.bounds is None else self.bounds.most

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from veloflow.errors import ClusterError, OptionError, VeloflowError
+from veloflow.protocol.elasticity import Bounds
 from veloflow.runtime.keys import ClientKeys, ServerKeys
 from veloflow.runtime.launchers.registry import launcher_of_handle, open_launcher
 from veloflow.runtime.offer import Offer
@@ -33,7 +34,7 @@ class Engine:
     Args:
         on: the name of an engine, or the caller's own connection to one.
         options: the engine's.
-        count: how many slaves; 0 for as many as the engine has places for.
+        bounds: how many slaves; 0 for as many as the engine has places for.
         listen: the address to listen on, when the user gives one.
         advertise: the host by which slaves reach the master, when the user gives one.
 
@@ -47,14 +48,20 @@ class Engine:
         on: object,
         options: Mapping[str, Any],
         *,
-        count: int,
+        bounds: Bounds,
         listen: str = "",
         advertise: str = "",
     ) -> None:
         handle = None if isinstance(on, str) else on
         self.name = on if isinstance(on, str) else launcher_of_handle(on)
         self._launcher: Launcher[msgspec.Struct] = open_launcher(self.name, options, handle)
-        self._count = count
+        if bounds.is_elastic and not self._launcher.is_elastic:
+            raise OptionError(
+                f"--on {self.name} cannot change the number of slaves while a run goes on: "
+                f"give one number, such as --slaves {bounds.most}"
+            )
+        self._launcher.most = bounds.most
+        self._wanted = self._count = bounds.least
         self._launcher.connect()
         reach = self._launcher.reach()
         self._advertise = advertise or reach.advertise
@@ -96,6 +103,9 @@ class Engine:
             try:
                 self._launcher.start(self._count, offer)
                 while not self._over.wait(_EVERY):
+                    if self._wanted != self._count:
+                        self._count = self._wanted
+                        self._launcher.resize(self._count)
                     for line in self._launcher.tend():
                         say(line)
             except VeloflowError as error:
@@ -106,6 +116,10 @@ class Engine:
 
         self._thread = threading.Thread(target=tend, name=f"engine-{self.name}", daemon=True)
         self._thread.start()
+
+    def scale(self, count: int) -> None:
+        """Have so many slaves from now on; the launcher's thread sees to it."""
+        self._wanted = count
 
     def check(self) -> None:
         """Raise what went wrong with the engine; slaves that it has started may still work.
@@ -128,14 +142,14 @@ class Engine:
         self._launcher.stop(1.0 if failed else _GRACE)
 
 
-def describe(on: str, options: Mapping[str, Any], *, count: int) -> str:
+def describe(on: str, options: Mapping[str, Any], *, slaves: int | str) -> str:
     """Return what an engine would be told, without any secret, and without asking it anything.
 
     Raises:
         NotFoundError, OptionError: there is no such engine or option.
     """
     launcher = open_launcher(on, options)
-    return launcher.describe(count)
+    return launcher.describe(Bounds.parse(slaves).least)
 
 
 def keys_for_a_run() -> tuple[ServerKeys, ClientKeys]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -31,11 +32,13 @@ class Ended:
         number: its place, from 0.
         identity: the name by which its connection was known.
         fate: how it ended.
+        is_dismissed: whether it was told to leave, for fewer are wanted.
     """
 
     number: int
     identity: bytes
     fate: str
+    is_dismissed: bool = False
 
     @property
     def name(self) -> str:
@@ -61,12 +64,12 @@ class LocalSlaves:
         self._group = group
         self._listener = listener
         self._by_sentinel: dict[int, SlaveProcess] = {}
-        self._respawns = [Respawn(patience=settings.patience) for _ in range(settings.slaves)]
+        self._respawns: dict[int, Respawn] = {}
         self._due: list[tuple[float, int]] = []  # when which one is to be started
         self._lives: Counter[int] = Counter()
         self._spares = 0  # started to judge; they take the places of those found wrong
-        for number in range(settings.slaves):
-            self._start(number)
+        self._leaving: set[int] = set()  # told to leave, for fewer are wanted
+        self.scale(settings.slaves)
 
     @property
     def has_any(self) -> bool:
@@ -105,8 +108,30 @@ class LocalSlaves:
         """Start one more, if there are local ones at all."""
         if self._settings.slaves:
             self._spares += 1
-            self._respawns.append(Respawn(patience=self._settings.patience))
-            self._start(len(self._respawns) - 1)
+            self._start(self._free_number())
+
+    def scale(self, count: int) -> None:
+        """Have so many from now on, besides those who judge.
+
+        Those that are too many, the latest ones, end their jobs and leave.
+        """
+        present = sorted({one.number for one in self._by_sentinel.values()} - self._leaving)
+        more = count + self._spares - len(present) - len(self._due)
+        for _ in range(more):
+            self._start(self._free_number())
+        while more < 0 and self._due:
+            self._due.remove(max(self._due))
+            more += 1
+        for process in self._by_sentinel.values():
+            if process.number in present[len(present) + min(more, 0) :]:
+                self._leaving.add(process.number)
+                process.ask_to_leave()
+
+    def _free_number(self) -> int:
+        """Return the first place that nobody has or is to have."""
+        taken = {one.number for one in self._by_sentinel.values()}
+        taken.update(number for _, number in self._due)
+        return next(number for number in itertools.count() if number not in taken)
 
     def bury(self, sentinel: int) -> Ended | None:
         """Let go of a process that has ended; None if it is none of these."""
@@ -116,15 +141,21 @@ class LocalSlaves:
         self._listener.unwatch(sentinel)
         fate = process.fate()
         process.close()
-        return Ended(process.number, process.identity, fate)
+        is_dismissed = process.number in self._leaving
+        self._leaving.discard(process.number)
+        return Ended(process.number, process.identity, fate, is_dismissed)
 
     def replace(self, ended: Ended, *, is_exposed: bool) -> bool:
         """Start another in the place of one that has ended; False when that died too often.
+
+        One that was dismissed is not replaced.
 
         Args:
             ended: the one that has ended.
             is_exposed: whether it was put out as a liar; a judge may have its place already.
         """
+        if ended.is_dismissed:
+            return True
         if is_exposed and self._spares:
             self._spares -= 1
             return True
@@ -140,7 +171,8 @@ class LocalSlaves:
 
     def _start(self, number: int) -> None:
         settings = self._settings
-        cores = max(1, (os.cpu_count() or 1) // max(1, settings.slaves))
+        self._respawns.setdefault(number, Respawn(patience=settings.patience))
+        cores = max(1, (os.cpu_count() or 1) // max(1, settings.most))
         arguments = [
             self._address,
             *("--device", settings.device),

@@ -116,6 +116,11 @@ class SlaveProcess:
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         return f"{text}: {lines[-1]}" if lines else text
 
+    def ask_to_leave(self) -> None:
+        """Have it end its job and leave, also when it is stopped."""
+        for one in (signal.SIGTERM, signal.SIGCONT):
+            self.process.send_signal(one)
+
     def kill(self) -> None:
         """End it at once, also when it is stopped."""
         with contextlib.suppress(ProcessLookupError):

@@ -54,10 +54,14 @@ class Launcher(ABC, Generic[O]):
     extra: ClassVar[str] = ""
     #: the type of its options
     Options: ClassVar[type[msgspec.Struct]]
+    #: whether :meth:`resize` works while slaves run
+    is_elastic: ClassVar[bool] = True
 
     def __init__(self, options: O, handle: object | None = None) -> None:
         self.options = options
         self.handle = handle
+        #: how many slaves will be asked for at the most; set before :meth:`connect`
+        self.most = 0
 
     def connect(self) -> None:
         """Reach the engine, or start one; called before everything else.
@@ -86,10 +90,10 @@ class Launcher(ABC, Generic[O]):
         return ()
 
     def resize(self, count: int) -> None:
-        """Have so many slaves from now on.
+        """Have so many slaves from now on; those that are too many are told to leave.
 
         Raises:
-            ClusterError: this engine cannot.
+            ClusterError: this engine cannot, or refuses.
         """
         raise ClusterError(f"{self.name} cannot change the number of slaves while a run goes on")
 

@@ -49,6 +49,7 @@ class MPILauncher(Launcher[MPIOptions]):
     name: ClassVar[str] = "mpi"
     extra: ClassVar[str] = "mpi"
     Options: ClassVar[type[msgspec.Struct]] = MPIOptions
+    is_elastic: ClassVar[bool] = False
 
     def connect(self) -> None:
         """Find the launcher.

@@ -56,6 +56,7 @@ class RayLauncher(Launcher[RayOptions]):
             raise missing_extra(self.name, self.extra) from None
         self._ray: Any = ray
         self._slaves: list[tuple[str, Any, Any]] = []  # name, actor, what it will return
+        self._leaving: list[tuple[str, Any, Any]] = []  # told to leave; let go, Ray ends them
         self._numbers = itertools.count(1)
         self._is_own = not ray.is_initialized()
         if not self._is_own:
@@ -94,18 +95,26 @@ class RayLauncher(Launcher[RayOptions]):
 
     def tend(self) -> Iterable[str]:
         """Say which slaves ended with an error."""
-        if not self._slaves:
-            return
-        ready, _ = self._ray.wait(
-            [result for _, _, result in self._slaves], num_returns=len(self._slaves), timeout=0
-        )
-        for entry in [one for one in self._slaves if one[2] in ready]:
+        for entry in self._ended(self._leaving, 0.0):
+            self._leaving.remove(entry)
+            self._ray.kill(entry[1])
+        for entry in self._ended(self._slaves, 0.0):
             self._slaves.remove(entry)
             try:
                 self._ray.get(entry[2])
             except self._ray.exceptions.RayError as error:
                 lines = str(error).strip().splitlines()
                 yield f"ray: {entry[0]}: {lines[-1] if lines else error!r}"
+
+    def _ended(
+        self, entries: list[tuple[str, Any, Any]], seconds: float
+    ) -> list[tuple[str, Any, Any]]:
+        """Return those that have returned, or do so within the time."""
+        if not entries:
+            return []
+        results = [result for _, _, result in entries]
+        ready, _ = self._ray.wait(results, num_returns=len(results), timeout=seconds)
+        return [one for one in entries if one[2] in ready]
 
     def resize(self, count: int) -> None:
         """Have so many slaves; those that are too many are told to leave."""
@@ -120,18 +129,20 @@ class RayLauncher(Launcher[RayOptions]):
             one = actor.remote()
             self._slaves.append((name, one, one.serve.remote(self._offer.encode(), name)))
         while len(self._slaves) > count:
-            _, one, _ = self._slaves.pop()
-            one.dismiss.remote()
+            entry = self._slaves.pop()
+            entry[1].dismiss.remote()
+            self._leaving.append(entry)
 
     def stop(self, grace: float) -> None:
         """Wait for the slaves to return, end the others, leave the cluster as it was."""
-        results = [result for _, _, result in self._slaves]
-        if results:
-            self._ray.wait(results, num_returns=len(results), timeout=grace)
-            for _, one, _ in self._slaves:  # those that never joined do not know that it is over
-                one.dismiss.remote()
-            self._ray.wait(results, num_returns=len(results), timeout=grace)
-        for _, one, _ in self._slaves:
+        all_ = [*self._slaves, *self._leaving]
+        ended = self._ended(all_, grace)
+        for entry in all_:  # those that never joined do not know that it is over
+            if entry not in ended:
+                entry[1].dismiss.remote()
+        if len(ended) < len(all_):
+            self._ended(all_, grace)
+        for _, one, _ in all_:
             self._ray.kill(one)
         if self._is_own:
             self._ray.shutdown()

@@ -77,6 +77,7 @@ class SlurmLauncher(Launcher[SlurmOptions]):
             if field not in ("folder", "python") and not _WORD.fullmatch(value):
                 raise OptionError(f"--on slurm: {field}={value!r} has signs that it cannot have")
         self._jobs: list[str] = []
+        self._dismissed: set[str] = set()
         self._asked = 0.0
         self._told: set[str] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -126,10 +127,17 @@ class SlurmLauncher(Launcher[SlurmOptions]):
         self._jobs.append(answer.strip().partition(";")[0])
 
     def resize(self, count: int) -> None:
-        """Submit another array of the difference; fewer are not asked for."""
-        running = len(self._states())
-        if count > running:
-            self._submit(count - running)
+        """Submit another array of the difference; cancel the latest elements that are too many.
+
+        scancel sends SIGTERM, so that a slave hands its work back before it leaves.
+        """
+        present = [one for one in self._states() if one not in self._dismissed]
+        if count > len(present):
+            self._submit(count - len(present))
+        elif count < len(present):
+            surplus = sorted(present, key=_order)[count:]
+            self._dismissed.update(surplus)
+            _slurm(["scancel", *surplus])
 
     def _states(self) -> dict[str, str]:
         words = ["squeue", "--noheader", "--array", "--format=%i %T %r", "--jobs"]
@@ -174,6 +182,12 @@ class SlurmLauncher(Launcher[SlurmOptions]):
         """Return the script."""
         self.connect()
         return self.script(count or 1, Path(self.options.folder or ".") / "offer.json")
+
+
+def _order(job: str) -> tuple[int, int]:
+    """Return the number of the array and of the element of ``12_3``."""
+    array, _, element = job.partition("_")
+    return int(array), int(element or 0)
 
 
 def _slurm(words: list[str], text: str = "") -> str:

@@ -10,7 +10,9 @@ import os
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
@@ -41,8 +43,22 @@ class SparkOptions(msgspec.Struct, frozen=True):
     cores: int = 1
 
 
+@dataclass(eq=False)
+class _Job:
+    """A job of Spark whose tasks are slaves."""
+
+    group: str
+    thread: threading.Thread | None = None
+    is_cancelled: bool = False
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, but no longer."""
+        if self.thread is not None:
+            self.thread.join(max(0.0, seconds))
+
+
 class SparkLauncher(Launcher[SparkOptions]):
-    """Runs one job whose tasks are the slaves."""
+    """Runs a job whose tasks are the slaves, and one for each slave that is wanted besides."""
 
     name: ClassVar[str] = "spark"
     extra: ClassVar[str] = "spark"
@@ -62,7 +78,8 @@ class SparkLauncher(Launcher[SparkOptions]):
         self._context: Any = getattr(self.handle, "sparkContext", self.handle)
         self._is_own = self._context is None
         self._group = f"veloflow-{secrets.token_hex(4)}"
-        self._thread: threading.Thread | None = None
+        self._jobs: list[_Job] = []  # the first has the slaves that are always there
+        self._leaving: list[_Job] = []
         self._fault: BaseException | None = None
         if self.options.master and self._context is None:
             self._start_context(1)
@@ -93,26 +110,44 @@ class SparkLauncher(Launcher[SparkOptions]):
     def start(self, count: int, offer: Offer) -> None:
         """Start a job of so many tasks; for 0, as many as Spark runs at a time."""
         if self._context is None:
-            self._start_context(count)
+            self._start_context(max(count, self.most))
         self._count = count or int(self._context.defaultParallelism)
         self._look()
-        document, cores = offer.encode(), self.options.cores
+        self._offer = offer
+        self._launch(range(self._count))
+
+    def resize(self, count: int) -> None:
+        """Add jobs of one task, or cancel them: Spark then ends their workers, and slaves leave."""
+        while self._count < count:
+            self._launch(range(self._count, self._count + 1))
+            self._count += 1
+        while self._count > count and len(self._jobs) > 1:
+            self._leaving.append(self._jobs.pop())
+            self._leaving[-1].is_cancelled = True
+            self._context.cancelJobGroup(self._leaving[-1].group)
+            self._count -= 1
+
+    def _launch(self, places: range) -> None:
+        document, cores = self._offer.encode(), self.options.cores
 
         def slave(numbers: Iterator[int]) -> Iterator[str]:
             for number in numbers:
                 yield serve(document, f"spark-{number + 1}", cores)
 
-        tasks = self._context.parallelize(range(self._count), self._count).mapPartitions(slave)
+        tasks = self._context.parallelize(places, len(places)).mapPartitions(slave)
+        job = _Job(f"{self._group}-{len(self._jobs) + len(self._leaving)}")
 
         def run() -> None:
-            self._context.setJobGroup(self._group, "veloflow slaves", interruptOnCancel=True)
+            self._context.setJobGroup(job.group, "veloflow slaves", interruptOnCancel=True)
             try:
                 tasks.collect()
             except Exception as error:
-                self._fault = error
+                if not job.is_cancelled:
+                    self._fault = error
 
-        self._thread = threading.Thread(target=run, name="spark-slaves", daemon=True)
-        self._thread.start()
+        job.thread = threading.Thread(target=run, name="spark-slaves", daemon=True)
+        job.thread.start()
+        self._jobs.append(job)
 
     def _look(self) -> None:
         """See that executors have this veloflow: Spark would repeat a failing task for ever."""
@@ -143,10 +178,14 @@ class SparkLauncher(Launcher[SparkOptions]):
 
     def stop(self, grace: float) -> None:
         """Wait for the tasks to return, cancel the others, stop a context that was started here."""
-        if self._thread is not None:
-            self._thread.join(grace)
-            if self._thread.is_alive():
-                self._context.cancelJobGroup(self._group)
-                self._thread.join(grace)
+        until = time.monotonic() + grace
+        for job in (*self._jobs, *self._leaving):
+            job.join(until - time.monotonic())
+        alive = [job for job in self._jobs if job.thread is not None and job.thread.is_alive()]
+        for job in alive:
+            job.is_cancelled = True
+            self._context.cancelJobGroup(job.group)
+        for job in alive:
+            job.join(grace)
         if self._is_own and self._context is not None:
             self._context.stop()

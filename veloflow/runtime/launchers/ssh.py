@@ -7,7 +7,8 @@ import contextlib
 import shlex
 import threading
 from collections.abc import Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,12 +78,11 @@ class SSHLauncher(Launcher[SSHOptions]):
         if not self._places:
             raise OptionError("--on ssh needs hosts: --engine-option hosts=one,user@two:4")
         self._lines: list[str] = []
-        self._stopping = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ssh", daemon=True)
         self._thread.start()
-        self._slaves: list[Future[None]] = []
-        self._open: set[Any] = set()
+        self._slaves: list[_Place] = []
+        self._leaving: list[_Place] = []
 
     def reach(self) -> Reach:
         """Return this machine's address as seen from the first host."""
@@ -91,16 +91,24 @@ class SSHLauncher(Launcher[SSHOptions]):
 
     def start(self, count: int, offer: Offer) -> None:
         """Start slaves in the first ``count`` places; in all for 0."""
-        if count > len(self._places):
+        if max(count, self.most) > len(self._places):
             raise OptionError(
-                f"--slaves {count}: the hosts have {len(self._places)} places; give more, or "
-                "several slaves to a host: hosts=one:2,two:4"
+                f"--slaves {max(count, self.most)}: the hosts have {len(self._places)} places; "
+                "give more, or several slaves to a host: hosts=one:2,two:4"
             )
-        places = self._places[: count or None]
-        first = self._submit(self._check(places[0]))
-        first.result()
-        for number, place in enumerate(places, 1):
-            self._slaves.append(self._submit(self._keep(place, offer, f"ssh-{number}")))
+        self._offer = offer
+        self._submit(self._check(self._places[0])).result()
+        self.resize(count or len(self._places))
+
+    def resize(self, count: int) -> None:
+        """Have slaves in the first ``count`` places; those in the last ones leave."""
+        while len(self._slaves) > count:  # the end of its input tells a slave to leave
+            self._leaving.append(self._slaves.pop())
+            self._loop.call_soon_threadsafe(self._leaving[-1].leave.set)
+        while len(self._slaves) < count:
+            place, name = self._places[len(self._slaves)], f"ssh-{len(self._slaves) + 1}"
+            self._slaves.append(one := _Place(place, name))
+            one.kept = self._submit(self._keep(one))
 
     def _submit(self, work: Coroutine[Any, Any, None]) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -125,30 +133,33 @@ class SSHLauncher(Launcher[SSHOptions]):
         except (OSError, self._asyncssh.Error) as error:
             raise ClusterError(f"--on ssh: {place}: {error}") from None
 
-    async def _keep(self, place: str, offer: Offer, name: str) -> None:
-        """Have a slave in a place, for as long as the run goes on."""
-        words = command("--offer", "-", "--name", name, python=self.options.python)
+    async def _keep(self, one: _Place) -> None:
+        """Have a slave in a place, for as long as it is wanted there."""
+        words = command("--offer", "-", "--name", one.name, python=self.options.python)
         for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
             try:
-                async with self._login(place) as connection:
+                async with self._login(one.host) as connection:
                     # SSH knows lines only: each word is quoted, so none is more than a word
                     process = await connection.create_process(
                         shlex.join(words), encoding=None, stderr=self._asyncssh.STDOUT
                     )
-                    self._open.add(process)
-                    process.stdin.write(offer.encode())
-                    said = await process.stdout.read()
-                    await process.wait_closed()
-                    self._open.discard(process)
-                    if process.exit_status == 0 or self._stopping:
+                    process.stdin.write(self._offer.encode())
+                    dismissal = asyncio.ensure_future(_end_input(one.leave, process.stdin))
+                    try:
+                        said = await process.stdout.read()
+                        await process.wait_closed()
+                    finally:
+                        dismissal.cancel()
+                    if process.exit_status == 0:
                         return
-                    lines = said.decode(errors="replace").strip().splitlines()
-                    self._lines.append(f"ssh: {place}: {lines[-1] if lines else 'it ended'}")
+                    if not one.leave.is_set():
+                        lines = said.decode(errors="replace").strip().splitlines()
+                        self._lines.append(f"ssh: {one.host}: {lines[-1] if lines else 'it ended'}")
             except (OSError, self._asyncssh.Error) as error:
-                self._lines.append(f"ssh: {place}: {error}")
-            if self._stopping:
+                self._lines.append(f"ssh: {one.host}: {error}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(one.leave.wait(), pause)
                 return
-            await asyncio.sleep(pause)
 
     def tend(self) -> Iterable[str]:
         """Yield what hosts said."""
@@ -156,19 +167,34 @@ class SSHLauncher(Launcher[SSHOptions]):
             yield self._lines.pop(0)
 
     def stop(self, grace: float) -> None:
-        """Wait for the slaves to return; close the connections of the others, which ends them."""
-        self._stopping = True
-        for slave in self._slaves:
-            with contextlib.suppress(TimeoutError):
-                slave.result(grace)
-                continue
-            slave.cancel()
-        for process in list(self._open):
-            self._loop.call_soon_threadsafe(process.close)
+        """Wait for the slaves to return; end the input of the others, which makes them leave."""
+        places = [*self._slaves, *self._leaving]
+        wait([one.kept for one in places if one.kept is not None], grace)
+        for one in places:
+            self._loop.call_soon_threadsafe(one.leave.set)
+        wait([one.kept for one in places if one.kept is not None], grace)
+        for one in places:
+            if one.kept is not None:
+                one.kept.cancel()  # closes its connection
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(grace)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+@dataclass(eq=False)
+class _Place:
+    """A slave's place: where, its name, what keeps it there, and when it is to leave."""
+
+    host: str
+    name: str
+    kept: Future[None] | None = None
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def _end_input(leave: asyncio.Event, pipe: Any) -> None:
+    await leave.wait()
+    pipe.write_eof()
 
 
 def _places_of(text: str) -> list[str]:
