@@ -35,6 +35,8 @@ class Forward(DeviceUnit):
     activation: Activation = LINEAR
     #: inputs that the short form links to the attributes of the loader that have the same names
     loader_inputs: ClassVar[tuple[str, ...]] = ()
+    #: the attribute that a trained model gives when this is its last layer
+    output_in_use: ClassVar[str] = "output"
 
     input = Input[Array]("batch ...")
 

@@ -66,6 +66,9 @@ class RBM(Forward):
         "minibatch_size", "minibatch_position", "epoch_number",
     )  # fmt: skip
 
+    #: what is drawn differs from use to use; its features are p(h | v0)
+    output_in_use: ClassVar[str] = "hidden_probabilities"
+
     minibatch_size = Input[int]()
     minibatch_position = Input[int]()
     epoch_number = Input[int]()

@@ -24,10 +24,12 @@ from veloflow.units import (
     channels,
     conv,
     cut,
+    depool,
     digits,
     dropout,
     embedding,
     gru,
+    kohonen_workflow,
     layer_norm,
     linear,
     lrn,
@@ -38,6 +40,7 @@ from veloflow.units import (
     mul,
     parallel,
     positional_encoding,
+    rbm,
     relu,
     residual,
     rnn,
@@ -60,11 +63,7 @@ onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")
 
 #: public forward units that ONNX cannot express, and why
-NOT_IN_ONNX: dict[str, str] = {
-    "Depooling": "the winners of a pooling layer are no tensor of the graph",
-    "Kohonen": "it is looked at by itself, and no evaluator reads it",
-    "RBM": "what it draws depends on the sample's place in the epoch",
-}
+NOT_IN_ONNX: dict[str, str] = {}
 
 
 def network(wf, *, layers, normalization="none", shape=(64,), loss="softmax", target=None, **more):
@@ -122,6 +121,60 @@ def test_convolutions_and_pooling(tmp_path, shape):
     kinds = [node.op_type for node in file.graph.node]
     # channels go first once and last once: between layers nothing is turned
     assert kinds.count("Transpose") == (1 if len(shape) == 2 else 2)
+
+
+@pytest.mark.parametrize("pool", [max_pool, max_abs_pool])
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (3, 1)])
+def test_depooling_goes_back_to_the_winners(tmp_path, pool, size, stride):
+    for number, shape in enumerate([(8, 8), (4, 8, 2)]):
+        layers = [conv(3, 2, padding=1), pool(size, stride, name="pool"), activation("tanh"),
+                  depool("pool"), tanh(12), softmax(10)]  # fmt: skip
+        if number:  # one channel, which is not written, and a pooling layer that comes first
+            layers = [pool(size, stride, name="pool"), depool("pool"), softmax(10)]
+        exported(named(network, layers=layers, shape=shape), tmp_path)
+
+
+def test_depooling_by_chance_is_refused(tmp_path):
+    layers = [stochastic_abs_pool(2, name="pool", picks_always=True), depool("pool"), softmax(10)]
+    with pytest.raises(GraphError, match="unit 'pool' picks by chance in use too"):
+        exported(named(network, layers=layers, shape=(8, 8)), tmp_path)
+
+
+@pytest.mark.parametrize("normalization", ["none", "pointwise"])
+def test_a_map_gives_winners_and_where_they_lie(tmp_path, normalization):
+    data = (digits()[0] * 8 + 8).astype(np.float32)
+
+    def build(wf):
+        loader = ArrayLoader(wf, data, minibatch_size=100, normalization=normalization)
+        kohonen_workflow(wf, loader=loader, shape=(4, 5), max_epochs=3)
+
+    with model_of(build, runs=True) as model:
+        path = export_onnx(model, tmp_path / "map.onnx")
+        assert compare(model, path, data) <= 1e-5
+        weights = np.array(model.units[-1].weights.value.read(), np.float64)
+        x = model.prepared(data)
+        expected = np.square(x[:, None] - weights[None]).sum(axis=2).argmin(axis=1)
+    session = runtime.InferenceSession(str(path))
+    assert [one.name for one in session.get_outputs()] == ["output", "winners"]
+    output, winners = session.run(None, {"input": data})
+    assert winners.dtype == np.int32
+    assert np.count_nonzero(winners != expected) <= 1  # two may be equally near but for rounding
+    np.testing.assert_allclose(output, weights[winners], rtol=1e-6)
+
+
+def test_a_boltzmann_machine_gives_the_probabilities_of_its_hidden_units(tmp_path):
+    given = {"layers": [rbm(12, k=2)], "loss": "mse", "target": 64}
+    with model_of(named(network, **given), runs=True) as model:
+        path = export_onnx(model, tmp_path / "rbm.onnx")
+        data = (digits()[0] * 8 + 8).astype(np.float32)[:300]
+        assert compare(model, path, data) <= 1e-5
+        unit = model.units[-1]
+        w, b = (np.array(one.value.read(), np.float64) for one in (unit.weights, unit.bias))
+        found = model.run(data)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-(data @ w.T + b))), atol=1e-6)
+    given["layers"] = [rbm(12, draw_input=True)]
+    with pytest.raises(GraphError, match="'RBM' draws its input by chance"):
+        exported(named(network, **given), tmp_path)
 
 
 def test_every_activation_of_convolutions_and_alone(tmp_path):

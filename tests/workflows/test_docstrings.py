@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import veloflow
+from tests.workflows.judged import most
 from veloflow.workflows.docstrings import LIBRARIES, texts, tokens
 
 pytestmark = pytest.mark.slow
@@ -33,4 +34,4 @@ def test_it_learns_in_two_epochs() -> None:
 def test_it_is_as_good_as_torch() -> None:
     """The same network and settings in torch: see docs/results.md."""
     result = veloflow.run("docstrings", device="numpy")
-    assert result.best["validation_error_percent"] <= 20
+    assert result.best["validation_error_percent"] <= most("docstrings")

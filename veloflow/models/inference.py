@@ -89,7 +89,8 @@ class InferenceGraph:
     Attributes:
         loader: the definition's loader, with the normalization of the training, without data.
         units: the units of the graph, each after those that it reads.
-        output: of the last unit: (minibatch_size, ...).
+        output: of the last unit: (minibatch_size, ...); of an RBM the probabilities of the hidden
+            units, (minibatch_size, hidden).
         sample_shape: of one raw sample.
         labels: the raw label of each class number; empty unless samples are classified.
 
@@ -117,6 +118,7 @@ class InferenceGraph:
         workflow.provide(Device, device).provide(Settings, settings)
         workflow.provide(Memory, memory).provide(Parameters, parameters)
         last, self._judge = _find_output(workflow)
+        last = _used_output(*last)
         self.units, self.loader = _needed(last)
         state = checkpoint.units.get(self.loader.path)
         if state is None:
@@ -215,6 +217,13 @@ def _find_output(workflow: Workflow) -> tuple[tuple[Unit, str], Unit | None]:
         names = ", ".join(unit.path for unit in ends) or "none"
         raise GraphError(f"the workflow has no evaluator, and the last layers are {names}, not one")
     return (ends[0], "output"), None
+
+
+def _used_output(unit: Unit, attribute: str) -> tuple[Unit, str]:
+    """Return what is used of a trained unit: its output, unless it is trained by another one."""
+    if isinstance(unit, Forward) and attribute == "output":
+        return unit, unit.output_in_use
+    return unit, attribute
 
 
 def _needed(last: tuple[Unit, str]) -> tuple[list[Unit], Loader]:

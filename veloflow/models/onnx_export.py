@@ -10,6 +10,7 @@ import numpy as np
 
 import veloflow
 import veloflow.models.onnx_layers
+import veloflow.models.onnx_maps
 import veloflow.models.onnx_sequences
 from veloflow.errors import RunError
 from veloflow.models.onnx_graph import OPSET, OnnxGraph
@@ -34,7 +35,8 @@ def export_onnx(model: InferenceGraph, path: str | Path) -> Path:
     Its input ``input`` is (batch, *sample shape), raw samples of the run's dtype (int32 where the
     loader gives whole numbers); its output ``output`` is (batch, *output shape). A classifier's
     metadata has the ``labels`` in the order of the columns, as JSON. Where layers look at the
-    lengths of sequences there is another input, ``lengths``, int32 (batch,).
+    lengths of sequences there is another input, ``lengths``, int32 (batch,). The file of a
+    self-organizing map gives the ``winners`` as well, int32 (batch,).
 
     Raises:
         GraphError: a unit has no form in ONNX; the message names it.
@@ -51,7 +53,12 @@ def export_onnx(model: InferenceGraph, path: str | Path) -> Path:
         add_unit(unit, graph)
     result = graph.outputs[model.output_name]
     graph.nodes.append(("Identity", "output", (result,), ("output",), {}))
-    graph.used(["output"])
+    names = ["output"]
+    winners = graph.outputs.get((model.output_name[0], "winners"))
+    if winners is not None:
+        graph.nodes.append(("Identity", "winners", (winners,), ("winners",), {}))
+        names.append("winners")
+    graph.used(names)
     proto = _model(onnx, graph, model, dtype)
     onnx.checker.check_model(proto, full_check=True)
     path = Path(path)
@@ -77,11 +84,14 @@ def _model(onnx: Any, graph: OnnxGraph, model: InferenceGraph, dtype: np.dtype[A
     inputs = [tensor("input", dtype, model.sample_shape)]
     if any("lengths" in node[2] for node in graph.nodes):
         inputs.append(tensor("lengths", np.dtype("int32"), ()))
+    outputs = [tensor("output", graph.dtype, model.output.shape[1:])]
+    if any(node[1] == "winners" for node in graph.nodes):
+        outputs.append(tensor("winners", np.dtype("int32"), ()))
     made = helper.make_graph(
         nodes,
         model.checkpoint.workflow,
         inputs,
-        [tensor("output", graph.dtype, model.output.shape[1:])],
+        outputs,
         [onnx.numpy_helper.from_array(array, name) for name, array in graph.initializers.items()],
     )
     proto = helper.make_model(
