@@ -40,6 +40,12 @@ PROCESSES_AND_SOCKETS = ("asyncio", "multiprocessing", "select", "selectors", "s
 LAYERS = (
     Layer("veloflow.errors", never=CLOCKS_AND_SOCKETS),
     Layer(
+        "veloflow.places",
+        may=("veloflow.errors",),
+        late=("fsspec",),
+        never=CLOCKS_AND_SOCKETS,
+    ),
+    Layer(
         "veloflow.core",
         may=("veloflow.core", "veloflow.errors", "networkx"),
         never=CLOCKS_AND_SOCKETS,
@@ -70,7 +76,8 @@ LAYERS = (
     Layer(
         "veloflow.units",
         may=(
-            *("veloflow.core", "veloflow.errors", "veloflow.units", "numpy"),
+            *("veloflow.core", "veloflow.errors", "veloflow.places", "veloflow.units"),
+            "numpy",
             *("veloflow.devices.base", "veloflow.devices.expressions"),
             *("veloflow.devices.memory", "veloflow.devices.parameters", "veloflow.devices.random"),
         ),
@@ -91,7 +98,7 @@ LAYERS = (
         "veloflow.runtime",
         may=(
             *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.protocol"),
-            *("veloflow.runtime", "veloflow.sharing"),
+            *("veloflow.places", "veloflow.runtime", "veloflow.sharing"),
             *("msgspec", "numpy", "platformdirs", "safetensors", "threadpoolctl", "zmq"),
         ),
         exactly=("veloflow",),  # for its version, which is written into results and checkpoints
@@ -109,7 +116,7 @@ LAYERS = (
         "veloflow.models",
         may=(
             *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.models"),
-            *("veloflow.runtime", "veloflow.units", "numpy"),
+            *("veloflow.places", "veloflow.runtime", "veloflow.units", "numpy"),
         ),
         exactly=("veloflow",),  # for its version, which is written into files
         late=("polars",),
@@ -154,12 +161,14 @@ LAYERS = (
         may=("veloflow.conformance", "veloflow.errors", "veloflow.protocol", "veloflow.sharing"),
         never=tuple(name for name in CLOCKS_AND_SOCKETS if name != "random"),
     ),
+    Layer("veloflow.cli_places", may=("veloflow.places", "click")),
     Layer(
         "veloflow.cli",
-        may=("veloflow.errors", "click"),
+        may=("veloflow.cli_places", "veloflow.errors", "click"),
         exactly=("veloflow",),
         late=(
             *("veloflow.core", "veloflow.devices", "veloflow.kvstore", "veloflow.models"),
+            "veloflow.places",
             *("veloflow.runtime", "veloflow.views", "numpy", "rich"),
         ),
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from veloflow.devices.random import generator
 from veloflow.errors import DataError, InputError
+from veloflow.places import Place, is_url, place_of
 from veloflow.units.labels import checked_ratio, class_numbers, hold_out
 from veloflow.units.reading import open_arrays, pick_array
 from veloflow.units.stream import StreamLoader
@@ -57,12 +57,12 @@ class ArrayFileLoader(StreamLoader):
     def __init__(
         self,
         workflow: Workflow,
-        train: str | Path,
+        train: str | Place,
         *,
-        validation: str | Path | None = None,
-        test: str | Path | None = None,
+        validation: str | Place | None = None,
+        test: str | Place | None = None,
         data: str | None = None,
-        labels: str | Path | None = "labels",
+        labels: str | Place | None = "labels",
         classes: Sequence[Label] | None = None,
         validation_ratio: float = 0.0,
         minibatch_size: int = 100,
@@ -83,12 +83,13 @@ class ArrayFileLoader(StreamLoader):
             drift=drift,
             name=name,
         )
-        if isinstance(labels, Path) and (validation or test):
+        labels = place_of(labels) if is_url(labels) else labels
+        if isinstance(labels, Place) and (validation or test):
             raise InputError(
                 f"unit {self.path!r}: a file of labels is for the training samples; for several "
                 "files give .npz, .h5 or .zarr with the labels inside"
             )
-        self.sources = [None if one is None else Path(one) for one in (test, validation, train)]
+        self.sources = [None if one is None else place_of(one) for one in (test, validation, train)]
         self.data = data
         self.label_source = labels
         self.classes = classes
@@ -139,7 +140,7 @@ class ArrayFileLoader(StreamLoader):
         self._places = np.concatenate([np.arange(length) for length in lengths])[order]
         self._which = np.repeat(np.arange(3), lengths)[order]
 
-    def _open(self, source: Path) -> tuple[RawData, NDArray[Any] | None]:
+    def _open(self, source: Place) -> tuple[RawData, NDArray[Any] | None]:
         """Return samples and raw labels of a file."""
         arrays = open_arrays(source)
         wanted = self.data
@@ -155,7 +156,7 @@ class ArrayFileLoader(StreamLoader):
         if dtype.kind not in "biuf":
             raise DataError(f"{source}: the samples are {dtype}, and no numbers")
         raw: RawData | None = None
-        if isinstance(self.label_source, Path):
+        if isinstance(self.label_source, Place):
             raw = pick_array(self.label_source, open_arrays(self.label_source), None)
         elif self.label_source is not None:
             raw = pick_array(source, arrays, self.label_source)

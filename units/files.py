@@ -7,7 +7,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from veloflow.core import Events, Message
 from veloflow.devices.random import generator
 from veloflow.errors import DataError
+from veloflow.places import Place, is_url, place_of
 from veloflow.units.labels import Label, checked_ratio, class_numbers, hold_out
 from veloflow.units.reading import TABLES, read_table
 from veloflow.units.stream import StreamLoader
@@ -37,11 +37,11 @@ _PARTS = ("test", "validation", "train")
 class Listed:
     """A file of a data set, and its raw label, or None."""
 
-    path: Path
+    path: Place
     label: Label | None
 
 
-def folder_parts(root: Path, suffixes: frozenset[str], what: str) -> list[list[Listed]]:
+def folder_parts(root: Place, suffixes: frozenset[str], what: str) -> list[list[Listed]]:
     """Return the files of ``root/CLASS/file`` as test, validation and training samples.
 
     With the subfolders "train", "validation" and "test" (any of them) these are the three; without,
@@ -71,7 +71,7 @@ def folder_parts(root: Path, suffixes: frozenset[str], what: str) -> list[list[L
 
 
 def listed_files(
-    source: Path | Sequence[str | Path | tuple[str | Path, Label | None]], label: str | None
+    source: Place | Sequence[str | Place | tuple[str | Place, Label | None]], label: str | None
 ) -> list[Listed]:
     """Return the files of a list, with labels from a second column or from their names.
 
@@ -85,12 +85,15 @@ def listed_files(
     Raises:
         DataError: the list cannot be read, or a path has no label in it.
     """
-    base = source.parent if isinstance(source, Path) else Path()
-    entries = _entries(source) if isinstance(source, Path) else list(source)
+    base: Place | None = None
+    if isinstance(source, Place):
+        base, entries = source.parent, _entries(source)
+    else:
+        entries = list(source)
     found = []
     for entry in entries:
-        name, raw = (entry, None) if isinstance(entry, str | Path) else entry
-        path = base / Path(name).expanduser()
+        name, raw = (entry, None) if isinstance(entry, str | Place) else entry
+        path = place_of(name) if base is None or is_url(name) else base / place_of(name).as_posix()
         if raw is None and label is not None:
             match = re.search(label, path.as_posix())
             if match is None:
@@ -98,11 +101,11 @@ def listed_files(
             raw = match[1]
         found.append(Listed(path, raw))
     if not found:
-        raise DataError(f"the list {source if isinstance(source, Path) else ''} has no files")
+        raise DataError(f"the list {source if base else ''} has no files")
     return found
 
 
-def _entries(source: Path) -> list[Any]:
+def _entries(source: Place) -> list[Any]:
     if not source.is_file():
         raise DataError(f"no list of files {source}")
     if source.suffix.lower() in TABLES:
@@ -167,7 +170,7 @@ class FileLoader(StreamLoader):
         )
         self.skip_bad = skip_bad
         self.validation_ratio = checked_ratio(validation_ratio, self.path)
-        self.skipped: list[Path] = []
+        self.skipped: list[Place] = []
 
     @abstractmethod
     def list_files(self) -> list[list[Listed]]:
@@ -178,7 +181,7 @@ class FileLoader(StreamLoader):
         """
 
     @abstractmethod
-    def read_file(self, path: Path, random: np.random.Generator | None) -> NDArray[Any]:
+    def read_file(self, path: Place, random: np.random.Generator | None) -> NDArray[Any]:
         """Return a raw sample; ``random`` is for changes, None for none.
 
         Raises:
@@ -210,7 +213,7 @@ class FileLoader(StreamLoader):
         self._classes = numbers[order]
         self._number_classes(self._classes)
 
-    def _is_whole(self, path: Path) -> bool:
+    def _is_whole(self, path: Place) -> bool:
         try:
             self.read_file(path, None)
         except DataError:
@@ -235,24 +238,24 @@ class FileLoader(StreamLoader):
 class Files:
     """Files that a loader reads when a slice asks for them."""
 
-    def __init__(self, loader: FileLoader, files: list[Path]) -> None:
+    def __init__(self, loader: FileLoader, files: list[Place]) -> None:
         self._loader = loader
         self._files = files
 
     @classmethod
     def below(
-        cls, source: Path, suffixes: frozenset[str], loader: FileLoader
+        cls, source: Place, suffixes: frozenset[str], loader: FileLoader
     ) -> tuple[list[str], Files]:
         """Return the names and contents of a file, or of all such files in a folder and below.
 
         Raises:
             DataError: there are none.
         """
-        files = [source] if source.is_file() else sorted(source.rglob("*"))
-        files = [one for one in files if one.suffix.lower() in suffixes]
+        found: list[Place] = [source] if source.is_file() else [*source.rglob("*")]
+        files = [one for one in sorted(found, key=str) if one.suffix.lower() in suffixes]
         if not files:
             raise DataError(f"no files in {source} with any of {', '.join(sorted(suffixes))}")
-        names = [one.name if one == source else str(one.relative_to(source)) for one in files]
+        names = [one.name if one == source else _below(one, source) for one in files]
         return names, cls(loader, files)
 
     def __len__(self) -> int:
@@ -261,3 +264,8 @@ class Files:
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         """Read these files."""
         return np.stack([self._loader.read_file(path, None) for path in self._files[rows]])
+
+
+def _below(place: Place, folder: Place) -> str:
+    """Return the path from a folder to what is in it."""
+    return str(place.relative_to(folder))  # type: ignore[arg-type] # both are of one kind

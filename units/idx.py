@@ -5,12 +5,15 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast, final
 
 import numpy as np
 
 from veloflow.errors import DataError
+from veloflow.places import Place, RemotePath, place_of, whole
 from veloflow.units.fullbatch import FullBatchLoader, Samples
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ _CURE = (
 )
 
 
-def read_idx(path: Path) -> NDArray[Any]:
+def read_idx(path: Place) -> NDArray[Any]:
     """Read an IDX file.
 
     The header's size is compared with the content before anything is allocated for it.
@@ -45,13 +48,16 @@ def read_idx(path: Path) -> NDArray[Any]:
     if not path.is_file():
         raise DataError(f"no data file {path}; {_CURE}")
     try:
-        with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
-            return _read(path, cast("BinaryIO", file))
+        source = whole(path)
+        with source.open("rb") if isinstance(source, Path) else source as raw:
+            is_gzip = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            return _read(path, cast("BinaryIO", gzip.open(raw)) if is_gzip else raw)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); get it again") from error
 
 
-def _read(path: Path, file: BinaryIO) -> NDArray[Any]:
+def _read(path: Place, file: BinaryIO) -> NDArray[Any]:
     head = file.read(4)
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _DTYPES:
         raise DataError(f"{path} is no IDX file; get it again")
@@ -79,11 +85,6 @@ def _read_at_most(file: BinaryIO, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
 @final
 class IDXLoader(FullBatchLoader):
     """A loader of the IDX pairs of a folder: ``NAME-images-idx3-ubyte[.gz]`` with its labels.
@@ -99,7 +100,7 @@ class IDXLoader(FullBatchLoader):
     def __init__(
         self,
         workflow: Workflow,
-        folder: str | Path,
+        folder: str | Place,
         *,
         minibatch_size: int = 100,
         shuffle_limit: int | None = None,
@@ -119,7 +120,7 @@ class IDXLoader(FullBatchLoader):
             drift=drift,
             name=name,
         )
-        self.folder = Path(folder).expanduser()
+        self.folder = place_of(folder)
 
     def load_samples(self) -> Samples:
         """Read the pairs."""
@@ -137,16 +138,29 @@ class IDXLoader(FullBatchLoader):
         labels = np.concatenate([pair[1] for pair in pairs])
         return Samples(data, labels, (0, lengths[0], lengths[1]))
 
-    def _find_images(self) -> list[Path]:
-        if not self.folder.is_dir():
-            raise DataError(f"no data folder {self.folder}; {_CURE}")
-        found = {one.name.removesuffix(".gz"): one for one in self.folder.glob(f"*{_IMAGES}*")}
+    def _find_images(self) -> list[Place]:
+        found = {one.name.removesuffix(".gz"): one for one in self._candidates()}
         found = {name: path for name, path in found.items() if name.endswith(_IMAGES)}
         if not any(name.startswith("train") for name in found):
             raise DataError(f"no train*{_IMAGES}[.gz] in {self.folder}; {_CURE}")
         return [found[name] for name in sorted(found)]
 
-    def _read_pair(self, images: Path, labels: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _candidates(self) -> Iterator[Place]:
+        """Yield what may be images; a web server may give files and list no folders."""
+        try:
+            is_listed = self.folder.is_dir()
+        except DataError:
+            is_listed = False  # a server that is not there is told by what follows
+        if is_listed:
+            yield from self.folder.glob(f"*{_IMAGES}*")
+        elif isinstance(self.folder, RemotePath):
+            for name in ("train", "t10k"):
+                ends = (self.folder / f"{name}{_IMAGES}{end}" for end in (".gz", ""))
+                yield from islice((one for one in ends if one.is_file()), 1)
+        else:
+            raise DataError(f"no data folder {self.folder}; {_CURE}")
+
+    def _read_pair(self, images: Place, labels: Place) -> tuple[NDArray[Any], NDArray[Any]]:
         other = labels.with_name(labels.name.removesuffix(".gz"))
         if not labels.is_file():
             labels = other if other.is_file() else labels.with_name(other.name + ".gz")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 
 from veloflow.errors import DataError, InputError
+from veloflow.places import Place, place_of, whole
 from veloflow.units.augmentation import Augmentation, fitted
 from veloflow.units.files import FileLoader, Files, Listed, folder_parts, listed_files
 from veloflow.units.normalization import RangeLinear
@@ -107,12 +107,12 @@ class ImageLoader(FileLoader):
             self._number_classes(self._classes)
             self.label_counts = counts
 
-    def read_file(self, path: Path, random: np.random.Generator | None) -> NDArray[Any]:
+    def read_file(self, path: Place, random: np.random.Generator | None) -> NDArray[Any]:
         """Read an image as uint8."""
         from PIL import Image
 
         try:
-            with Image.open(path) as image:
+            with Image.open(whole(path)) as image:
                 scaled = fitted(image.convert(self.color), self.size, self.fit, self.background)
                 if self.augment is not None and random is not None:
                     scaled = self.augment.apply(scaled, random)
@@ -122,7 +122,9 @@ class ImageLoader(FileLoader):
                 f"the image {path} is damaged ({error}); take it away, or give skip_bad=True"
             ) from error
 
-    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+    def read_raw(
+        self, source: Place, *, key: str | None = None
+    ) -> tuple[list[str] | None, RawData]:
         """Read an image, or all images in a folder and below; or arrays from another file."""
         if not source.is_dir() and source.suffix.lower() not in _SUFFIXES:
             return super().read_raw(source, key=key)
@@ -146,9 +148,9 @@ class ImageFolderLoader(ImageLoader):
         **options: see :class:`ImageLoader`.
     """
 
-    def __init__(self, workflow: Workflow, root: str | Path, **options: Any) -> None:
+    def __init__(self, workflow: Workflow, root: str | Place, **options: Any) -> None:
         super().__init__(workflow, **options)
-        self.root = Path(root).expanduser()
+        self.root = place_of(root)
 
     def list_files(self) -> list[list[Listed]]:
         """List the images in the folders."""
@@ -170,10 +172,10 @@ class ImageListLoader(ImageLoader):
     def __init__(
         self,
         workflow: Workflow,
-        train: str | Path | Sequence[Any],
+        train: str | Place | Sequence[Any],
         *,
-        validation: str | Path | Sequence[Any] | None = None,
-        test: str | Path | Sequence[Any] | None = None,
+        validation: str | Place | Sequence[Any] | None = None,
+        test: str | Place | Sequence[Any] | None = None,
         label: str | None = r"([^/]+)/[^/]+$",
         **options: Any,
     ) -> None:
@@ -186,6 +188,6 @@ class ImageListLoader(ImageLoader):
         return [
             []
             if one is None
-            else listed_files(Path(one) if isinstance(one, str) else one, self.label)
+            else listed_files(place_of(one) if isinstance(one, str) else one, self.label)
             for one in self.lists
         ]

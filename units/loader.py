@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from veloflow.core import Workflow
     from veloflow.devices import Array
+    from veloflow.places import Place
     from veloflow.units.reading import RawData
 
 __all__ = ["CLASS_NAMES", "TEST", "TRAIN", "VALIDATION", "Loader"]
@@ -342,7 +343,9 @@ class Loader(DeviceUnit, BatchSource):
         self.labels_mapping = dict(state["labels"])
         self.normalizer.restore(state["normalizer"])
 
-    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+    def read_raw(
+        self, source: Place, *, key: str | None = None
+    ) -> tuple[list[str] | None, RawData]:
         """Read samples from a file, for a trained model: their names, if they have any, and data.
 
         Args:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 import numpy as np
 
 from veloflow.errors import CheckpointError, DataError, InputError, ShapeError, nearest
+from veloflow.places import Place, place_of, whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -516,9 +516,9 @@ class ExternalMean(_Mean):
     name = "external_mean"
     options = ("scale", "mean")
 
-    def __init__(self, source: NDArray[Any] | str | Path, scale: float = 1.0) -> None:
+    def __init__(self, source: NDArray[Any] | str | Place, scale: float = 1.0) -> None:
         super().__init__(scale)
-        found = source if isinstance(source, np.ndarray) else _read_mean(Path(source))
+        found = source if isinstance(source, np.ndarray) else _read_mean(place_of(source))
         if found.dtype.kind not in "biuf":
             raise DataError(f"the mean sample holds {found.dtype}, and no numbers")
         self.mean: Floats = found.astype(np.float64)
@@ -527,16 +527,16 @@ class ExternalMean(_Mean):
         return self._known(self.mean, samples)
 
 
-def _read_mean(path: Path) -> NDArray[Any]:
+def _read_mean(path: Place) -> NDArray[Any]:
     """Read a mean sample from an .npy file or an image."""
     if not path.is_file():
         raise DataError(f"the mean sample {path} is missing; give an .npy file or an image")
     try:
         if path.suffix == ".npy":
-            return cast("NDArray[Any]", np.load(path, allow_pickle=False))
+            return cast("NDArray[Any]", np.load(whole(path), allow_pickle=False))
         from PIL import Image
 
-        with Image.open(path) as image:
+        with Image.open(whole(path)) as image:
             return np.asarray(image)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise DataError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, final
 
 import numpy as np
 
 from veloflow.errors import DataError, nearest
+from veloflow.places import Place, RemotePath, open_seekable, whole
 from veloflow.units.extras import needs
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ __all__ = [
     "read_table",
     "refuse_missing",
     "table_columns",
+    "table_parts",
 ]
 
 
@@ -42,55 +45,75 @@ class RawData(Protocol):
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _csv(separator: str) -> Callable[[Path], pl.DataFrame]:
-    def read(path: Path) -> pl.DataFrame:
+def _csv(separator: str) -> Callable[[Place], pl.DataFrame]:
+    def read(path: Place) -> pl.DataFrame:
         import polars as pl
 
-        return pl.read_csv(path, separator=separator)
+        return pl.read_csv(whole(path), separator=separator)
 
     return read
 
 
-def _parquet(path: Path) -> pl.DataFrame:
+def _parquet(path: Place) -> pl.DataFrame:
     import polars as pl
 
-    return pl.read_parquet(path)
+    return pl.read_parquet(whole(path))
 
 
-def _arrow(path: Path) -> pl.DataFrame:
+def _arrow(path: Place) -> pl.DataFrame:
     import polars as pl
 
-    return pl.read_ipc(path)
+    return pl.read_ipc(whole(path))
 
 
 #: suffix -> what reads such a table
-TABLES: Mapping[str, Callable[[Path], pl.DataFrame]] = {
+TABLES: Mapping[str, Callable[[Place], pl.DataFrame]] = {
     ".csv": _csv(","), ".tsv": _csv("\t"), ".parquet": _parquet,
     ".arrow": _arrow, ".feather": _arrow,
 }  # fmt: skip
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_table(path: Place) -> pl.DataFrame:
     """Read a table, the kind by its suffix: .csv, .tsv, .parquet, .arrow, .feather.
+
+    A folder with the name of such a file, as Spark writes it, is read part after part.
 
     Raises:
         DataError: it is missing, damaged, ragged, or no table.
     """
     import polars as pl
 
-    if not path.is_file():
+    if not (path.is_file() or path.is_dir()):
         raise DataError(f"no table {path}; give the path of a .csv or .parquet file")
     suffix = path.suffix.lower()
     if suffix not in TABLES:
         raise DataError(f"{path}: {suffix!r} is no table; use {', '.join(TABLES)}")
     try:
-        return TABLES[suffix](path)
+        return TABLES[suffix](path) if path.is_file() else _parts(path)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{path} cannot be read: {reason}") from error
 
 
-def table_columns(path: Path, frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+def table_parts(folder: Place) -> list[Place]:
+    """Return the files of a table that is a folder, in order of name, as Spark writes them."""
+    found = [
+        one
+        for one in folder.iterdir()
+        if one.suffix.lower() == folder.suffix.lower() and not one.name.startswith(("_", "."))
+    ]
+    if not found:
+        raise DataError(f"{folder} is a folder without any part{folder.suffix}")
+    return sorted(found, key=lambda one: one.name)
+
+
+def _parts(folder: Place) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.concat([read_table(one) for one in table_parts(folder)])
+
+
+def table_columns(path: Place, frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """Return these columns, which must hold numbers.
 
     Raises:
@@ -111,7 +134,7 @@ def table_columns(path: Path, frame: pl.DataFrame, columns: Sequence[str]) -> pl
     return frame.select(columns)
 
 
-def refuse_missing(path: Path, column: pl.Series, cure: str) -> None:
+def refuse_missing(path: Place, column: pl.Series, cure: str) -> None:
     """Refuse a column in which numbers are missing, naming the first such row.
 
     Raises:
@@ -133,7 +156,8 @@ def refuse_missing(path: Path, column: pl.Series, cure: str) -> None:
 class ArrayFile:
     """An array in an .npy file, of which only those rows are read that are asked for.
 
-    The file is read and never mapped, so that its size does not count as the process's memory.
+    The file is read and never mapped, so that its size does not count as the process's memory. Of a
+    URL a range of bytes is asked for; where the server gives none, the file is copied here once.
 
     Attributes:
         shape, dtype: of the whole array.
@@ -142,10 +166,12 @@ class ArrayFile:
         DataError: it is missing, damaged, holds Python objects, or lies in column order.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Place) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
+            file = open_seekable(path)
+            self._kept = file if isinstance(path, RemotePath) else None
+            with nullcontext() if self._kept else file:
                 version = np.lib.format.read_magic(file)
                 read = {
                     (1, 0): np.lib.format.read_array_header_1_0,
@@ -166,10 +192,11 @@ class ArrayFile:
         if not self.shape:
             raise DataError(f"{path} holds a single number, and no samples")
         promised = self._start + math.prod(self.shape) * self.dtype.itemsize
-        if path.stat().st_size < promised:
+        size = path.stat().st_size
+        if size < promised:
             raise DataError(
                 f"{path} is cut short: its header promises {promised} bytes, "
-                f"and it has {path.stat().st_size}; get it again"
+                f"and it has {size}; get it again"
             )
 
     def __len__(self) -> int:
@@ -183,7 +210,7 @@ class ArrayFile:
         count = max(0, end - first)
         width = math.prod(self.shape[1:])
         found = np.empty(count * width, self.dtype)
-        with self.path.open("rb", buffering=0) as file:
+        with nullcontext(self._kept) if self._kept else open_seekable(self.path) as file:
             file.seek(self._start + first * width * self.dtype.itemsize)
             view = found.view(np.uint8).data if found.size else memoryview(b"")
             while len(view):
@@ -198,7 +225,7 @@ class ArrayFile:
 class _Rows:
     """An array of a library that gives rows when asked, and may have no length of its own."""
 
-    def __init__(self, array: Any, path: Path) -> None:
+    def __init__(self, array: Any, path: Place) -> None:
         self.array = array
         self.path = path
         self.shape: tuple[int, ...] = tuple(array.shape)
@@ -219,7 +246,7 @@ class _Rows:
             raise DataError(f"{self.path} is damaged: {error}") from error
 
 
-def open_arrays(path: Path) -> Mapping[str, RawData]:
+def open_arrays(path: Place) -> Mapping[str, RawData]:
     """Open the arrays of an .npy, .npz, HDF5 or Zarr file by name; an .npy file has one, "data".
 
     HDF5 files (.h5, .hdf5) need the extra ``hdf5``, and Zarr folders or zips (.zarr) the extra
@@ -243,21 +270,22 @@ def open_arrays(path: Path) -> Mapping[str, RawData]:
     raise DataError(f"{path}: {suffix!r} is no file of arrays; use .npy, .npz, .h5 or .zarr")
 
 
-def _npz(path: Path) -> Mapping[str, RawData]:
+def _npz(path: Place) -> Mapping[str, RawData]:
     import zipfile
     import zlib
 
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        raw = path.open("rb") if isinstance(path, Path) else whole(path)
+        with raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is no whole .npz file of numbers: {error}") from error
 
 
-def _hdf5(path: Path) -> Mapping[str, RawData]:
+def _hdf5(path: Place) -> Mapping[str, RawData]:
     h5py = needs("h5py", "hdf5", f"to read {path}")
     try:
-        file = h5py.File(path, "r")
+        file = h5py.File(path if isinstance(path, Path) else open_seekable(path), "r")
     except OSError as error:
         raise DataError(f"{path} is no whole HDF5 file: {error}") from error
     found: dict[str, RawData] = {}
@@ -270,10 +298,10 @@ def _hdf5(path: Path) -> Mapping[str, RawData]:
     return found
 
 
-def _zarr(path: Path) -> Mapping[str, RawData]:
+def _zarr(path: Place) -> Mapping[str, RawData]:
     zarr = needs("zarr", "zarr", f"to read {path}")
     try:
-        store = zarr.open(path, mode="r")
+        store = zarr.open(path if isinstance(path, Path) else path.url, mode="r")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} is no Zarr array or group: {error}") from error
     if isinstance(store, zarr.Array):
@@ -282,7 +310,7 @@ def _zarr(path: Path) -> Mapping[str, RawData]:
     return {name: _Rows(one, path) for name, one in found if isinstance(one, zarr.Array)}
 
 
-def pick_array(path: Path, arrays: Mapping[str, RawData], key: str | None) -> RawData:
+def pick_array(path: Place, arrays: Mapping[str, RawData], key: str | None) -> RawData:
     """Return the array of that name; without a name "data", or the only one.
 
     Raises:
@@ -300,7 +328,7 @@ def pick_array(path: Path, arrays: Mapping[str, RawData], key: str | None) -> Ra
 # -- any file of samples ---------------------------------------------------------------------------
 
 
-def open_samples(path: Path, sample_shape: Sequence[int], *, key: str | None = None) -> RawData:
+def open_samples(path: Place, sample_shape: Sequence[int], *, key: str | None = None) -> RawData:
     """Open raw samples in a file, by its kind: arrays, a table of numbers, IDX, or images.
 
     Args:
@@ -326,7 +354,7 @@ def open_samples(path: Path, sample_shape: Sequence[int], *, key: str | None = N
     )
 
 
-def _table_samples(path: Path, sample_shape: Sequence[int]) -> NDArray[Any]:
+def _table_samples(path: Place, sample_shape: Sequence[int]) -> NDArray[Any]:
     frame = read_table(path)
     width = math.prod(sample_shape)
     columns = [one for one in frame.columns if frame[one].dtype.is_numeric()]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from veloflow.errors import DataError, InputError
+from veloflow.places import Place, place_of, whole
 from veloflow.units.extras import needs
 from veloflow.units.files import FileLoader, Files, Listed, folder_parts
 
@@ -41,7 +41,7 @@ class SoundLoader(FileLoader):
     def __init__(
         self,
         workflow: Workflow,
-        root: str | Path,
+        root: str | Place,
         *,
         frames: int,
         rate: int | None = None,
@@ -51,7 +51,7 @@ class SoundLoader(FileLoader):
         super().__init__(workflow, **options)
         if frames < 1:
             raise InputError(f"unit {self.path!r}: frames is {frames}; give at least 1")
-        self.root = Path(root).expanduser()
+        self.root = place_of(root)
         self.frames = frames
         self.rate = rate
         self.mono = mono
@@ -67,11 +67,11 @@ class SoundLoader(FileLoader):
         self.read_file(self._files[0], None)
         self.sample_shape = (self.frames,) if self.mono else (self.frames, self.channels)
 
-    def read_file(self, path: Path, random: np.random.Generator | None) -> NDArray[Any]:
+    def read_file(self, path: Place, random: np.random.Generator | None) -> NDArray[Any]:
         """Read a sound as float32, of the right length."""
         soundfile = needs("soundfile", "sound", f"to read {path}")
         try:
-            values, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            values, rate = soundfile.read(whole(path), dtype="float32", always_2d=True)
         except (OSError, RuntimeError) as error:  # soundfile's own error is a RuntimeError
             raise DataError(
                 f"the sound {path} is damaged ({error}); take it away, or give skip_bad=True"
@@ -85,7 +85,7 @@ class SoundLoader(FileLoader):
         row[: len(values)] = values
         return row.mean(axis=1) if self.mono else row
 
-    def _check(self, path: Path, rate: int, channels: int) -> None:
+    def _check(self, path: Place, rate: int, channels: int) -> None:
         self.rate = self.rate or rate
         self.channels = self.channels or channels
         if rate != self.rate:
@@ -95,7 +95,9 @@ class SoundLoader(FileLoader):
         if not self.mono and channels != self.channels:
             raise DataError(f"the sound {path} has {channels} channels, and not {self.channels}")
 
-    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+    def read_raw(
+        self, source: Place, *, key: str | None = None
+    ) -> tuple[list[str] | None, RawData]:
         """Read a sound, or all sounds in a folder and below; or arrays from another file."""
         if not source.is_dir() and source.suffix.lower() not in _SUFFIXES:
             return super().read_raw(source, key=key)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, final
 
 import numpy as np
 
 from veloflow.errors import DataError, nearest
+from veloflow.places import Place, place_of
 from veloflow.units.fullbatch import FullBatchLoader, Samples
 from veloflow.units.reading import TABLES, read_table, refuse_missing, table_columns
 
@@ -29,7 +29,8 @@ class TableLoader(FullBatchLoader):
     """A loader of a table: numbers in some columns, the label in another.
 
     Args:
-        path: a .csv, .tsv, .parquet, .arrow or .feather file.
+        path: a .csv, .tsv, .parquet, .arrow or .feather file, or a folder of such parts; or its
+            URL.
         label: the column of labels, or None.
         columns: the columns of numbers, by default all others.
         missing: what to do with missing numbers: "error", fill with the column's "mean", or
@@ -40,7 +41,7 @@ class TableLoader(FullBatchLoader):
     def __init__(
         self,
         workflow: Workflow,
-        path: str | Path,
+        path: str | Place,
         *,
         label: str | None,
         columns: Sequence[str] | None = None,
@@ -63,7 +64,7 @@ class TableLoader(FullBatchLoader):
             drift=drift,
             name=name,
         )
-        self.table = Path(path).expanduser()
+        self.table = place_of(path)
         self.label = label
         self.columns = columns
         self.missing = missing
@@ -84,7 +85,9 @@ class TableLoader(FullBatchLoader):
         labels = np.array(frame[self.label].to_list(), dtype=object) if self.label else None
         return Samples(data, labels, (0, 0, len(data)))
 
-    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+    def read_raw(
+        self, source: Place, *, key: str | None = None
+    ) -> tuple[list[str] | None, RawData]:
         """Read the columns of the same names from another table, or arrays from another file.
 
         Missing numbers are an error, whatever ``missing`` says of training.

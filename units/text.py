@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import numpy as np
 
 from veloflow.errors import DataError, InputError, nearest
+from veloflow.places import Place, place_of
 from veloflow.units.drift import checked_drift
 from veloflow.units.files import folder_parts
 from veloflow.units.fullbatch import FullBatchLoader, Samples
@@ -99,7 +99,7 @@ class TextLoader(FullBatchLoader):
     def __init__(
         self,
         workflow: Workflow,
-        source: str | Path | Sequence[tuple[str, Label | None]],
+        source: str | Place | Sequence[tuple[str, Label | None]],
         *,
         length: int,
         vocabulary_size: int = 20_000,
@@ -131,7 +131,7 @@ class TextLoader(FullBatchLoader):
             raise InputError(
                 f"unit {self.path!r}: level is {level!r}; give 'words' or 'characters'"
             )
-        self.source = Path(source) if isinstance(source, str) else source
+        self.source = place_of(source) if isinstance(source, str) else source
         self.length = length
         self.vocabulary_size = vocabulary_size
         self.level: Level = level
@@ -165,7 +165,7 @@ class TextLoader(FullBatchLoader):
         self.sample_shape = (self.length,)
 
     def _read(self) -> tuple[list[str], list[Label | None], tuple[int, int, int]]:
-        if not isinstance(self.source, Path):
+        if not isinstance(self.source, Place):
             pairs = list(self.source)
             return [one for one, _ in pairs], [raw for _, raw in pairs], (0, 0, len(pairs))
         if self.source.is_dir():
@@ -203,7 +203,9 @@ class TextLoader(FullBatchLoader):
         """Return how many tokens of each sample are no padding, at least 1: int32 (n,)."""
         return np.asarray(np.maximum(1, (samples != PADDING).sum(axis=1)), np.int32)
 
-    def read_raw(self, source: Path, *, key: str | None = None) -> tuple[list[str] | None, RawData]:
+    def read_raw(
+        self, source: Place, *, key: str | None = None
+    ) -> tuple[list[str] | None, RawData]:
         """Read texts: a .txt file with one a line, or a table; and number their tokens."""
         if source.suffix.lower() in TABLES:
             frame = read_table(source)
@@ -229,7 +231,7 @@ class TextLoader(FullBatchLoader):
         return {**super().state(), "vocabulary": self.vocabulary.tokens}
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Place) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from veloflow import __version__
+from veloflow.cli_places import PlaceType, RunCommand
 from veloflow.errors import InputError, VeloflowError
 
 if TYPE_CHECKING:
+    from veloflow.places import Place
     from veloflow.runtime.definition import Definition
 
 __all__ = ["main"]
@@ -91,7 +93,9 @@ def main() -> None:
     """
 
 
-@main.command(add_help_option=False, context_settings={"ignore_unknown_options": False})
+@main.command(
+    cls=RunCommand, add_help_option=False, context_settings={"ignore_unknown_options": False}
+)
 @click.argument("workflow", required=False)
 @click.argument("assignments", nargs=-1, metavar="[OPTION=VALUE]...")
 @click.option("--device", "-d", default="auto", show_default=True,
@@ -136,14 +140,17 @@ def main() -> None:
               help="Of the engine, such as address=tcp://head:8786.")  # fmt: skip
 @click.option("--advertise", default="", metavar="HOST",
               help="By which name the engine's slaves reach this machine.")  # fmt: skip
-@click.option("--checkpoint", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Keep checkpoints in this folder.")  # fmt: skip
+@click.option("--checkpoint", type=PlaceType(file_okay=False), metavar="DIR",
+              help="Keep checkpoints in this folder, or at this URL: s3://bucket/run.")  # fmt: skip
 @click.option("--checkpoint-every", type=click.FloatRange(min=0.1), default=60.0,
               show_default=True, metavar="SECONDS",
               help="Besides those at improvements, on Ctrl-C and at the end.")  # fmt: skip
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in that folder.")
+@click.option("--resume", is_flag=True,
+              help="Go on from the last checkpoint there; --resume PLACE: from one elsewhere.",
+              )  # fmt: skip
+@click.option("--resume-from", type=PlaceType(), hidden=True)
 @click.option("--test", is_flag=True, help="Evaluate the best checkpoint, without training.")
-@click.option("--result", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+@click.option("--result", type=PlaceType(dir_okay=False), metavar="FILE",
               help="Write the result there, as JSON.")  # fmt: skip
 @click.option("--profile", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write there what ran when, a trace that ui.perfetto.dev opens.")  # fmt: skip
@@ -168,6 +175,7 @@ def run(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    resume_from: Any,
     **settings: Any,
 ) -> None:
     """Run a workflow, given by name or by the path of its file.
@@ -177,6 +185,7 @@ def run(
       veloflow run digits_mlp hidden=50 --device numpy
       veloflow run ./mine.py --checkpoint saved --result result.json
       veloflow run ./mine.py --checkpoint saved --resume
+      veloflow run mnist_mlp data=s3://bucket/mnist --checkpoint s3://bucket/run
       veloflow run mnist_mlp --on dask --engine-option address=tcp://head:8786
       veloflow run mnist_mlp --help
     """
@@ -188,6 +197,7 @@ def run(
     from veloflow.runtime.options import parse_assignments
 
     options = parse_assignments(assignments)
+    settings["resume"] = settings["resume"] if resume_from is None else resume_from
     settings["precision_level"] = int(settings["precision_level"])
     settings["engine_options"] = parse_assignments(settings["engine_options"])
     if dry_run:
@@ -550,10 +560,10 @@ def devices(*, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PlaceType())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_debug_option
-def inspect(checkpoint: Path, *, as_json: bool) -> None:
+def inspect(checkpoint: Place, *, as_json: bool) -> None:
     """Show what is in a checkpoint: a file, or the last one in a folder.
 
     \b
@@ -574,9 +584,9 @@ def inspect(checkpoint: Path, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False),
+@click.argument("checkpoint", type=PlaceType())
+@click.argument("data", type=PlaceType())
+@click.option("--output", "-o", required=True, type=PlaceType(dir_okay=False),
               metavar="FILE", help="A .parquet or .csv file.")  # fmt: skip
 @click.option("--key", metavar="NAME", help="The array in DATA, where there are several.")
 @click.option("--device", "-d", default="auto", show_default=True,
@@ -587,9 +597,9 @@ def inspect(checkpoint: Path, *, as_json: bool) -> None:
 @_workflow_option
 @_debug_option
 def predict(
-    checkpoint: Path,
-    data: Path,
-    output: Path,
+    checkpoint: Place,
+    data: Place,
+    output: Place,
     *,
     key: str | None,
     device: str,
@@ -600,12 +610,13 @@ def predict(
     """Predict for the samples in DATA with the model in CHECKPOINT, a file or a folder.
 
     DATA is a file of arrays (.npy, .npz, .h5, .zarr), a table (.csv, .parquet), an IDX file, or
-    what the workflow's own loader reads, such as images in a folder.
+    what the workflow's own loader reads, such as images in a folder; each may be a URL.
 
     \b
     Examples:
       veloflow run digits_mlp --checkpoint saved
       veloflow predict saved digits.csv -o predictions.parquet
+      veloflow predict s3://bucket/run https://example.org/new.csv -o s3://bucket/out.parquet
     """
     from veloflow.models import open_model
     from veloflow.models.prediction import check_table, predict
@@ -624,16 +635,16 @@ def predict(
 
 
 @main.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=PlaceType())
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path, dir_okay=False),
               metavar="FILE", help="An .onnx file.")  # fmt: skip
-@click.option("--check", type=click.Path(path_type=Path), metavar="DATA",
+@click.option("--check", type=PlaceType(), metavar="DATA",
               help="Compare with onnxruntime on these samples.")  # fmt: skip
 @click.option("--key", metavar="NAME", help="The array in DATA, where there are several.")
 @_workflow_option
 @_debug_option
 def export(
-    checkpoint: Path, output: Path, check: Path | None, key: str | None, workflow: str | None
+    checkpoint: Place, output: Path, check: Place | None, key: str | None, workflow: str | None
 ) -> None:
     """Write the model in CHECKPOINT, a file or a folder, as an ONNX file (opset 20).
 

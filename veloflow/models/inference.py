@@ -21,6 +21,7 @@ from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, DataError, GraphError, NotFoundError
+from veloflow.places import Place, place_of
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.session import build_workflow
@@ -259,7 +260,7 @@ def _sources(unit: Unit) -> Iterator[Unit]:
 
 @contextmanager
 def open_model(
-    checkpoint: str | Path,
+    checkpoint: str | Place,
     *,
     workflow: str | Path | None = None,
     device: str | Device = "auto",
@@ -268,7 +269,7 @@ def open_model(
     """Give the inference graph of a checkpoint: a file, or the best one in a folder.
 
     Args:
-        checkpoint: the file or folder.
+        checkpoint: the file or folder, or its URL.
         workflow: its definition, by name or by the path of its file; by default the name that is
             in the checkpoint.
         device: "numpy", "opencl", "auto", or an open device.
@@ -278,7 +279,7 @@ def open_model(
         CheckpointError: it is damaged, or of another workflow.
         NotFoundError: there is no such file, or no such definition.
     """
-    saved = read_checkpoint(find_checkpoint(Path(checkpoint), best=True))
+    saved = read_checkpoint(find_checkpoint(place_of(checkpoint), best=True))
     definition = _definition(saved, workflow)
     if isinstance(device, Device):
         place, own = device, False

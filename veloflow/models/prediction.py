@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from veloflow.errors import DataError, InputError
+from veloflow.places import Place, place_of
 from veloflow.runtime.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SUFFIXES = (".parquet", ".csv")
 _MINIBATCHES = 10
 
 
-def check_table(path: Path) -> None:
+def check_table(path: Place) -> None:
     """Check that a table can be written to ``path``, before long work is done for it.
 
     Raises:
@@ -40,8 +40,8 @@ def check_table(path: Path) -> None:
 
 def predict(
     model: InferenceGraph,
-    data: str | Path,
-    output: str | Path,
+    data: str | Place,
+    output: str | Place,
     *,
     key: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -54,9 +54,9 @@ def predict(
 
     Args:
         model: from :func:`~veloflow.models.open_model`.
-        data: a file, or a folder, of a kind that the workflow's loader or
+        data: a file, a folder or the URL of one, of a kind that the workflow's loader or
             :mod:`veloflow.units.reading` knows.
-        output: a .parquet or .csv file.
+        output: a .parquet or .csv file, or its URL.
         key: the name of the array in ``data``, where there are several.
         progress: is told how many samples are done, and of how many.
 
@@ -64,7 +64,7 @@ def predict(
         DataError: the data cannot be read, or does not fit to the model.
         StorageError: the table cannot be written; an older one is untouched.
     """
-    data, output = Path(data).expanduser(), Path(output)
+    data, output = place_of(data), place_of(output)
     check_table(output)
     if not data.exists():
         raise DataError(f"no data {data}")
@@ -94,7 +94,7 @@ def _table(model: InferenceGraph, names: list[str] | None, outputs: NDArray[Any]
     return found | {f"output_{n}": flat[:, n] for n in range(flat.shape[1])}
 
 
-def write_table(columns: dict[str, Any], path: Path) -> None:
+def write_table(columns: dict[str, Any], path: Place) -> None:
     """Write columns as a .parquet or .csv file, whole or not at all.
 
     Raises:

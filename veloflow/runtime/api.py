@@ -14,6 +14,7 @@ from veloflow.core import Journal, Message, Settings, Unit, Workflow
 from veloflow.devices import Device
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, ClusterError, OptionError
+from veloflow.places import Place, RemotePath, place_of
 from veloflow.protocol.elasticity import Bounds
 from veloflow.protocol.faults import FaultPlan
 from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
@@ -91,10 +92,10 @@ def run(
     engine_options: Mapping[str, object] | None = None,
     advertise: str = "",
     story: str | Path | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Place | None = None,
     checkpoint_every: float = 60.0,
-    resume: bool | str | Path = False,
-    result: str | Path | None = None,
+    resume: bool | str | Place = False,
+    result: str | Place | None = None,
     profile: str | Path | None = None,
     reuse_memory: bool = True,
     watch: Callable[[Session], None] | None = None,
@@ -130,9 +131,9 @@ def run(
         engine_options: the engine's own, such as {"address": "tcp://head:8786"}.
         advertise: the host by which the engine's slaves reach this machine.
         story: a file to write what happens to slaves and pieces to, a line each.
-        checkpoint: the folder to keep checkpoints in.
+        checkpoint: the folder to keep checkpoints in, or the URL of one.
         checkpoint_every: seconds between them (besides those at improvements and at the end).
-        resume: go on from the checkpoint in ``checkpoint``, or in the folder given here.
+        resume: go on from the checkpoint in ``checkpoint``, or from this folder, file or URL.
         result: a file to write the result to, as JSON.
         profile: a file to write what ran when to, a trace for Perfetto; ".json" or ".json.gz".
         reuse_memory: let arrays that are never alive together share memory; the bits are the same.
@@ -143,7 +144,7 @@ def run(
         VeloflowError: see :mod:`veloflow.errors` for the tree.
     """
     if result is not None:
-        check_writable(Path(result))
+        check_writable(place_of(result))
     told = None if story is None else StoryFile(Path(story))
     for _ in range(_MOST_UNDONE):
         with prepare(
@@ -228,8 +229,8 @@ def prepare(
     engine_options: Mapping[str, object] | None = None,
     advertise: str = "",
     story: StoryFile | None = None,
-    checkpoint: str | Path | None = None,
-    resume: bool | str | Path = False,
+    checkpoint: str | Place | None = None,
+    resume: bool | str | Place = False,
     profile: str | Path | None = None,
     reuse_memory: bool = True,
     watch: Callable[[Session], None] | None = None,
@@ -237,9 +238,9 @@ def prepare(
 ) -> Iterator[Session]:
     """Give a session that is set up, and restored if asked, but has not run; see :func:`run`."""
     definition = _definition_of(workflow)
-    folder = Path(checkpoint) if checkpoint is not None else None
-    if folder is None and not isinstance(resume, bool):
-        folder = Path(resume)
+    folder = place_of(checkpoint) if checkpoint is not None else None
+    if folder is None and not isinstance(resume, bool) and not place_of(resume).is_file():
+        folder = place_of(resume)
     source = _source(folder, resume, test=test)
     saved = read_checkpoint(source) if source else None
     if saved is not None and saved.workflow != definition.name:
@@ -260,6 +261,8 @@ def prepare(
         send_definition=send_definition,
         has_story=story is not None,
     )
+    if undo_spoiled and isinstance(folder, RemotePath):
+        raise OptionError("--undo-spoiled keeps many checkpoints: give --checkpoint a local folder")
     if undo_spoiled and not (audit and folder):
         raise OptionError("--undo-spoiled needs both --audit SHARE and --checkpoint DIR")
     if precision_level not in (0, 1, 2):
@@ -297,13 +300,17 @@ def prepare(
         # now, for the file may be changed while the run goes on
         own_checksum = checksum(definition, session.json_options(), settings_of(settings))
         if folder and not test:
-            stack.enter_context(claimed(folder))
-            history = History(folder / "history", source) if undo_spoiled else None
+            if isinstance(folder, Path):
+                stack.enter_context(claimed(folder))
+            history = None
+            if undo_spoiled and isinstance(folder, Path):
+                history = History(folder / "history", source)
             session.store = CheckpointStore(folder, history)
-            journal = _journal(session, folder, own_checksum, goes_on=source is not None)
-            stack.enter_context(closing(journal))
-            session.store.journal = journal
-            session.workflow.provide(Journal, journal)
+            if isinstance(folder, Path):  # nothing is appended to an object at a URL
+                journal = _journal(session, folder, own_checksum, goes_on=source is not None)
+                stack.enter_context(closing(journal))
+                session.store.journal = journal
+                session.workflow.provide(Journal, journal)
         if watch is not None:
             watch(session)
         if why:
@@ -509,7 +516,7 @@ def _definition_of(workflow: str | Path | Callable[..., None]) -> Definition:
     return find_definition(os.fspath(workflow))
 
 
-def _source(folder: Path | None, resume: bool | str | Path, *, test: bool) -> Path | None:
+def _source(folder: Place | None, resume: bool | str | Place, *, test: bool) -> Place | None:
     """Return the checkpoint to start from, if any."""
     if isinstance(resume, bool):
         if resume and folder is None:
@@ -518,7 +525,7 @@ def _source(folder: Path | None, resume: bool | str | Path, *, test: bool) -> Pa
             return None
         assert folder is not None
         return find_checkpoint(folder, best=test)
-    return find_checkpoint(Path(resume), best=test)
+    return find_checkpoint(place_of(resume), best=test)
 
 
 def _same(name: str, given: T | None, saved: T | None, default: T) -> T:

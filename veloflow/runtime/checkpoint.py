@@ -12,7 +12,6 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,7 +19,9 @@ import safetensors
 import safetensors.numpy
 
 from veloflow.errors import CheckpointError, NotFoundError
+from veloflow.places import Place, RemotePath, local_copy
 from veloflow.runtime.files import write_atomically
+from veloflow.runtime.remote_folder import follow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,8 +71,11 @@ class Checkpoint:
     reason: str = ""
 
 
-def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+def write_checkpoint(checkpoint: Checkpoint, path: Place) -> int:
     """Write ``path``, replacing an older file only when the new one is whole and on disk.
+
+    Returns:
+        How many bytes it has.
 
     Raises:
         StorageError: it cannot be written; the older file is untouched.
@@ -90,7 +94,9 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     document["digest"] = _digest(arrays)
     metadata = {_KEY: json.dumps(document, allow_nan=False)}
-    write_atomically(path, [safetensors.numpy.save(arrays, metadata)])
+    content = safetensors.numpy.save(arrays, metadata)
+    write_atomically(path, [content])
+    return len(content)
 
 
 def _take_arrays(value: Any, name: str, arrays: Arrays) -> Any:
@@ -123,8 +129,11 @@ def _digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def find_checkpoint(place: Path, *, best: bool = False) -> Path:
+def find_checkpoint(place: Place, *, best: bool = False) -> Place:
     """Return the file to read: ``place`` itself, or the last (or best) one in that folder.
+
+    At a URL that is what the folder's pointer names (:mod:`veloflow.runtime.remote_folder`), or,
+    where there is no pointer, a file that was copied there.
 
     Raises:
         CheckpointError: there is none.
@@ -132,12 +141,14 @@ def find_checkpoint(place: Path, *, best: bool = False) -> Path:
     if place.is_file():
         return place
     for name in (BEST, LAST) if best else (LAST,):
+        if isinstance(place, RemotePath) and (found := follow(place, name)) is not None:
+            return found
         if (place / name).is_file():
             return place / name
     raise CheckpointError(f"no checkpoint in {place}; start without --resume")
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Place) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
@@ -147,7 +158,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise NotFoundError(f"no checkpoint {path}")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
+        with local_copy(path) as here, safetensors.safe_open(here, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, struct.error) as error:

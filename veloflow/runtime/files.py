@@ -10,16 +10,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from veloflow.errors import StorageError
+from veloflow.places import Place, RemotePath
 
 __all__ = ["check_writable", "keep_copy", "make_folder", "write_atomically"]
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_atomically(path: Place, chunks: Iterable[bytes | memoryview]) -> None:
     """Write ``chunks`` to ``path`` through a temporary file beside it, synced to disk.
+
+    An object at a URL is there when all of it is: see :meth:`~veloflow.places.RemotePath.write`.
 
     Raises:
         StorageError: no space, no permission, no such folder; ``path`` is as it was.
     """
+    if isinstance(path, RemotePath):
+        path.write(chunks)
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +68,15 @@ def keep_copy(source: Path, target: Path) -> None:
         raise StorageError(f"cannot write {target}: {_reason(error)}") from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Place) -> None:
     """Check that ``path`` could be written, before long work is done for it.
 
     Raises:
         StorageError: it is a folder, or its folder cannot be made or written to.
     """
+    if isinstance(path, RemotePath):
+        path.check_writable()
+        return
     if path.is_dir():
         raise StorageError(f"cannot write {path}: it is a folder; name a file in it")
     make_folder(path.parent)

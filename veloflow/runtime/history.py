@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from veloflow.errors import VeloflowError
 from veloflow.runtime.files import keep_copy, make_folder, write_atomically
+
+if TYPE_CHECKING:
+    from veloflow.places import Place
 
 __all__ = ["History", "Spoiled"]
 
@@ -36,7 +40,7 @@ class History:
         StorageError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, source: Path | None) -> None:
+    def __init__(self, folder: Path, source: Place | None) -> None:
         self._folder = folder
         self._kept: list[tuple[int, Path | None]] = []
         had = None if source is None else source.read_bytes()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import msgspec
 
 from veloflow.errors import DefinitionError, OptionError, nearest
+from veloflow.places import RemotePath, is_url, place_of
 
 if TYPE_CHECKING:
     from veloflow.runtime.definition import Definition
@@ -145,6 +146,9 @@ def _convert(option: Option, value: object) -> object:
                 raise OptionError(
                     f"option {option.name!r}: {value!r} is not JSON: {error}"
                 ) from None
+    is_place = Path in (option.kind, *get_args(option.kind))
+    if is_place and (is_url(raw) or isinstance(raw, RemotePath)):
+        return place_of(raw)
     try:
         return msgspec.convert(raw, option.kind, strict=False, dec_hook=_decode)
     except (msgspec.ValidationError, ValueError, TypeError) as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from veloflow.places import Place, place_of
 from veloflow.runtime.files import write_atomically
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class Result:
         record = {k: v for k, v in vars(self).items() if k not in ("more", "graph")}
         return {**record, **self.more}
 
-    def save(self, path: str | Path) -> None:
-        """Write the record to a file.
+    def save(self, path: str | Place) -> None:
+        """Write the record to a file or URL.
 
         Raises:
             StorageError: it cannot be written.
         """
         text = json.dumps(self.as_json(), indent=2, default=str)
-        write_atomically(Path(path), [text.encode() + b"\n"])
+        write_atomically(place_of(path), [text.encode() + b"\n"])

@@ -220,7 +220,7 @@ class Session:
     def _farewell(self) -> str:
         if self.store is None:
             return "interrupted; nothing was saved, for no --checkpoint folder was given"
-        return f"interrupted; checkpoint in {self.store.folder}, go on with --resume"
+        return f"interrupted; checkpoint in {self.store.folder.as_posix()}, go on with --resume"
 
     def _first_not_finite(self) -> str:
         for unit in control_order(self.workflow):

@@ -1,12 +1,13 @@
-"""The folder in which a run keeps its checkpoints: the last one and the best one."""
+"""The folder or URL in which a run keeps its checkpoints: the last one and the best one."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from veloflow.places import Place, RemotePath
 from veloflow.runtime.checkpoint import BEST, LAST, Checkpoint, write_checkpoint
 from veloflow.runtime.files import keep_copy, make_folder
+from veloflow.runtime.remote_folder import RemoteFolder, follow
 
 if TYPE_CHECKING:
     from veloflow.runtime.history import History
@@ -20,17 +21,21 @@ class CheckpointStore:
 
     Args:
         folder: where.
-        history: keeps the older ones.
+        history: keeps the older ones, in a folder of this machine.
 
     Raises:
         StorageError: the folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path, history: History | None = None) -> None:
+    def __init__(self, folder: Place, history: History | None = None) -> None:
         self.folder = folder
         self.history = history
         self.journal: FileJournal | None = None
-        make_folder(folder)
+        self._remote: RemoteFolder | None = None
+        if isinstance(folder, RemotePath):
+            self._remote = RemoteFolder(folder, write_checkpoint)
+        else:
+            make_folder(folder)
 
     def save(self, checkpoint: Checkpoint, *, is_best: bool, issued: int = 0) -> None:
         """Write the last checkpoint, and keep it as the best one too if it is that.
@@ -43,6 +48,10 @@ class CheckpointStore:
         Raises:
             StorageError: no space; the older files are untouched.
         """
+        if self._remote is not None:
+            self._remote.save(checkpoint, [LAST, BEST] if is_best else [LAST])
+            return
+        assert not isinstance(self.folder, RemotePath)
         last = self.folder / LAST
         write_checkpoint(checkpoint, last)
         if is_best:
@@ -55,4 +64,6 @@ class CheckpointStore:
     @property
     def has_any(self) -> bool:
         """Whether there is a last checkpoint, of whatever run."""
+        if isinstance(self.folder, RemotePath):
+            return follow(self.folder, LAST) is not None
         return (self.folder / LAST).exists()

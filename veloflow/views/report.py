@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich import box
@@ -246,7 +245,7 @@ def findings_table(findings: Iterable[_Finding]) -> Table:
 # -- a checkpoint ---------------------------------------------------------------------------------
 
 
-def checkpoint_tables(path: Path, found: Mapping[str, Any]) -> list[RenderableType]:
+def checkpoint_tables(path: object, found: Mapping[str, Any]) -> list[RenderableType]:
     """Return what is in a checkpoint: the run, its last epoch, and its parameters.
 
     Args:
