@@ -212,12 +212,13 @@ class GradientUnit(Backward, Mover):
 
     def _prepare_updates(self) -> None:
         """Bind the update, unless a unit that follows moves this one's parameters as well."""
+        self._parameters = self.service(Parameters)
         self._completions = [*complete_gradients(self.device, self.forward.parameters())]
         self._next = _moves_with(self)
         if self._next is not None:
             return
         self._before = _all_before(self)
-        self._update = self._bind_update(self.service(Parameters))
+        self._update = self._bind_update(self._parameters)
 
     def _bind_update(self, parameters: Parameters) -> Update:
         found = {id(m.parameter): m for unit in (*self._before, self) for m in unit.moved()}
@@ -248,6 +249,7 @@ class GradientUnit(Backward, Mover):
             return
         for launch in self._completions:
             launch()
+        self._parameters.completed(self.forward.parameters())
 
     def run_as_master(self) -> None:
         """Move the parameters by the gradients that came from slaves, unless those move theirs."""

@@ -45,8 +45,8 @@ def test_the_winners_slot_is_free_when_it_has_been_read(links):
     assert free(links, b"b") == list(range(SLOTS))
     links.answered(b"a", LeaseId(1, 0))
     assert len(free(links)) == SLOTS - 1
-    links.release()
-    links.release()
+    links.release(1)
+    links.release(1)
     assert free(links) == list(range(SLOTS))
 
 

@@ -20,6 +20,7 @@ from veloflow.protocol.messages import (
     Introduce,
     Job,
     LeaseId,
+    Part,
     Piece,
     Plan,
     Refusal,
@@ -42,6 +43,7 @@ FROM_SLAVE = [
     [encode(Failure(LEASE, "fc", "boom"))],
     [encode(Bye("enough"))],
     [encode(Residual(HEADERS[1:])), ARRAYS[1]],
+    [encode(Part(LEASE, HEADERS[1:])), ARRAYS[1]],
 ]
 FROM_MASTER = [
     [encode(Plan("digits", {"a": 1}, {"seed": 0}, "c" * 64, "/dev/shm/x", "t", 1000))],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,8 @@ class Parameters:
         self.gradients: Array = device.array((0,), self.dtype)
         self.slots: dict[str, Array] = {}
         self.loads = 0  #: how often values were written back; who has copies looks here
+        #: is told where in the flat array a gradient is complete, as (start, stop)
+        self.watcher: Callable[[int, int], None] | None = None
 
     def declare(self, name: str, shape: Sequence[int]) -> Parameter:
         """Declare a parameter; it has no memory before :meth:`allocate`.
@@ -92,6 +94,12 @@ class Parameters:
         parameter = Parameter(self.device, name, shape, self.dtype)
         self._by_name[name] = parameter
         return parameter
+
+    def completed(self, parameters: Sequence[Parameter]) -> None:
+        """Take note that the gradients of these are as they will be when the round is over."""
+        if self.watcher is not None:
+            for one in parameters:
+                self.watcher(one.start, one.start + _aligned(one.value.size))
 
     def allocate(self) -> None:
         """Lay all declared parameters out in the flat arrays; a later call adds what is new."""
@@ -106,7 +114,7 @@ class Parameters:
         end = 0
         for parameter in self:
             parameter.start = end
-            end += math.ceil(parameter.value.size / ALIGNMENT) * ALIGNMENT
+            end += _aligned(parameter.value.size)
         self.values = self.device.zeros((end,), self.dtype)
         self.gradients = self.device.zeros((end,), self.dtype)
         slots = {name for parameter in self for name in parameter.slots}
@@ -207,6 +215,10 @@ class Parameters:
             values = np.asarray(self._by_name[name].value.read())
             digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
         return digest.hexdigest()
+
+
+def _aligned(size: int) -> int:
+    return math.ceil(size / ALIGNMENT) * ALIGNMENT
 
 
 class Mover(ABC):

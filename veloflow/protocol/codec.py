@@ -14,7 +14,15 @@ from typing import Final, TypeVar
 import msgspec
 
 from veloflow.errors import WireError
-from veloflow.protocol.messages import FrameHeader, FromMaster, FromSlave, Job, Residual, Update
+from veloflow.protocol.messages import (
+    FrameHeader,
+    FromMaster,
+    FromSlave,
+    Job,
+    Part,
+    Residual,
+    Update,
+)
 
 __all__ = ["DTYPES", "Limits", "decode_from_master", "decode_from_slave", "decode_with", "encode"]
 
@@ -56,7 +64,7 @@ def decode_from_slave(
         WireError: this is no message, or its frames are not what it announces.
     """
     message = _decode(_from_slave, frames, limits)
-    _check(frames, message.frames if isinstance(message, Update | Residual) else (), limits)
+    _check(frames, message.frames if isinstance(message, Update | Part | Residual) else (), limits)
     return message, frames[1:]
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Introduce",
     "Job",
     "LeaseId",
+    "Part",
     "Pause",
     "Piece",
     "Plan",
@@ -151,6 +152,18 @@ class Update(_Record, frozen=True):
     frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=4096)]
     seconds: Seconds
     parameters: Count = 0
+
+
+class Part(_Record, frozen=True):
+    """Some ranges of a gradient, ahead of the update: they leave while others are computed.
+
+    Attributes:
+        lease: the attempt that they are of.
+        frames: the arrays that follow; named ``gradients@`` and the place of the first number.
+    """
+
+    lease: LeaseId
+    frames: Annotated[tuple[FrameHeader, ...], Meta(max_length=64)]
 
 
 class Residual(_Record, frozen=True):
@@ -310,7 +323,7 @@ class Stop(_Record, frozen=True):
     reason: Text
 
 
-FromSlave = Ask | Hello | Update | Beat | GiveBack | Failure | Bye | Residual
+FromSlave = Ask | Hello | Update | Beat | GiveBack | Failure | Bye | Residual | Part
 FromMaster = (
     Plan | Welcome | Introduce | Refusal | Job | Cancel | Beat | Pause | Resume | Stop | Collect
     | Residual

@@ -62,6 +62,7 @@ from veloflow.protocol.messages import (
     Hello,
     Job,
     LeaseId,
+    Part,
     Piece,
     Plan,
     Refusal,
@@ -70,6 +71,7 @@ from veloflow.protocol.messages import (
 )
 from veloflow.protocol.slaves import State
 from veloflow.runtime.crew import Crew, Done
+from veloflow.runtime.early import Arriving
 from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.history import Spoiled
 from veloflow.runtime.inspection import TRAIN, Form, are_finite, digest_of
@@ -168,6 +170,7 @@ class Cluster(Crew):
         self._locals = LocalSlaves(settings, self.addresses[0], self._janitor.group, self._listener)
         self._work: dict[int, _Work] = {}
         self._ready: deque[Done] = deque()
+        self._handed = -1  # the number of the last piece that was handed out
         self._devices: dict[str, None] = {}
         self._away_since = time.monotonic()
 
@@ -216,6 +219,7 @@ class Cluster(Crew):
         self._parameters = Published(self._folder, size, dtype)
         self._links = Links(self._folder, size, np.dtype(dtype), machine.prefetch)
         self._left_out = LeftOut(self._folder, self._found)
+        self._arriving = Arriving(size, dtype)
         self._stand_in = StandInCrew(stand_in, checksum)
         self._is_open = True
         plain = cast("dict[str, object]", dict(options))
@@ -354,7 +358,8 @@ class Cluster(Crew):
 
     def next(self) -> Done:
         """Wait for the next piece that is done, and listen to everything meanwhile."""
-        self._links.release()
+        self._links.release(self._handed)
+        self._arriving.release(self._handed)
         if time.monotonic() - self._away_since > self._machine.settings.beat_every:
             self._handle(Away())
         while not self._ready:
@@ -362,7 +367,9 @@ class Cluster(Crew):
             if not self._machine.crowd.by_client and self._is_stopping():
                 raise Interrupted("interrupted while waiting for slaves; go on with --resume")
         self._away_since = time.monotonic()
-        return self._ready.popleft()
+        done = self._ready.popleft()
+        self._handed = done.piece.number
+        return done
 
     def results(self) -> dict[str, Any]:
         """Return what the slaves did, and what happened to them."""
@@ -471,9 +478,9 @@ class Cluster(Crew):
                 return
             self._known.add(client)
             self._devices[message.device] = None
-        if isinstance(message, Residual) and client in self._machine.crowd.by_client:
+        if isinstance(message, Residual | Part):
             try:
-                self._left_out.hear(client, message.frames, arrays)
+                self._keep(client, message, arrays)
             except WireError as error:
                 self._handle(Garbage(client, str(error)))
                 return
@@ -494,7 +501,20 @@ class Cluster(Crew):
         if isinstance(message, Hello) and client in self._machine.crowd.by_client:
             self._left_out.connect(client, message.memory if self._found.has_feedback else "")
 
+    def _keep(self, client: bytes, message: Residual | Part, arrays: Sequence[Frame]) -> None:
+        """Keep arrays that are no update, if their sender is known and was asked for them.
+
+        Raises:
+            WireError: they are wrong.
+        """
+        if isinstance(message, Part):
+            if self._links.has_granted(client, message.lease) and self._found.is_shared:
+                self._arriving.hear(client, message.lease, message.frames, arrays)
+        elif client in self._machine.crowd.by_client:
+            self._left_out.hear(client, message.frames, arrays)
+
     def _answered(self, client: bytes, lease: LeaseId) -> None:
+        self._arriving.drop(client, lease)
         self._links.answered(client, lease)
         self._left_out.answered(client, lease)
 
@@ -540,9 +560,10 @@ class Cluster(Crew):
         gradients: NDArray[Any] | None = None
         if piece.kind == TRAIN:
             try:
-                gradients = self._found.read(
-                    self._links.slot(client, update.lease), update.frames, frames
-                )
+                gradients = self._arriving.whole(client, update.lease, update.frames, frames)
+                if gradients is None:
+                    slot = self._links.slot(client, update.lease)
+                    gradients = self._found.read(slot, update.frames, frames)
             except WireError as error:
                 return Rejected(client, update.lease, str(error), True)
         fault = self._form.fault_of(piece.kind, updates, gradients, work.steps)
@@ -627,6 +648,7 @@ class Cluster(Crew):
             else:
                 self._give_up(action)
         for client in dict.fromkeys(gone):
+            self._arriving.drop(client)
             self._handle(Lost(client, "its connection is closed"))
 
     def _send(self, client: bytes, message: Any) -> None:
@@ -664,9 +686,11 @@ class Cluster(Crew):
         del self._work[apply.piece.number]
         self._firsts.setdefault(apply.client, apply.piece)
         self._links.accept(apply.client, apply.update.lease)
+        self._arriving.accept(apply.client, apply.update.lease)
         self._ready.append(done)
 
     def _put_out(self, action: PutOut) -> None:
+        self._arriving.drop(action.client)
         self._links.drop(action.client)
         if action.kill:
             self._locals.kill(action.client)
@@ -701,6 +725,7 @@ class Cluster(Crew):
         if ended is None:
             return
         self._links.drop(ended.identity)
+        self._arriving.drop(ended.identity)
         self._handle(Lost(ended.identity, ended.fate))
         if ended.identity not in self._known and not ended.is_dismissed:
             self._say(f"{ended.name} ended before it joined: {ended.fate}")

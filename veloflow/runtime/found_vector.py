@@ -133,7 +133,7 @@ class FoundVector:
 
     def nbytes(self, headers: Sequence[FrameHeader], vector: NDArray[Any]) -> int:
         """Return how many bytes the vector of an update took."""
-        if self.is_shared:
+        if self.is_plain:
             return vector.nbytes
         return sum(
             int(np.prod(header.shape, dtype=np.int64)) * np.dtype(header.dtype).itemsize

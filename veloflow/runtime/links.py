@@ -51,7 +51,8 @@ class Links:
         self._by_client: dict[bytes, Link] = {}
         #: number of a piece -> client and lease -> where its arrays will be
         self._granted: dict[int, dict[tuple[bytes, LeaseId], tuple[Link, int]]] = {}
-        self._spent: tuple[Link, int] | None = None  # the slot of the last piece handed out
+        #: number of a piece that was accepted and may still be read -> the slot of its arrays
+        self._spent: dict[int, tuple[Link, int]] = {}
 
     def __contains__(self, client: object) -> bool:
         return client in self._by_client
@@ -128,15 +129,14 @@ class Links:
             if link.outbox is None:
                 continue
             if key == (client, lease):
-                self._spent = (link, slot)
+                self._spent[lease.number] = link, slot
             else:
                 link.slots.append(slot)
 
-    def release(self) -> None:
-        """Take back the slot of the last piece handed out, which nobody reads any more."""
-        if self._spent is not None:
-            link, slot = self._spent
-            self._spent = None
+    def release(self, number: int) -> None:
+        """Take back the slot of a piece that was accepted, and that nobody reads any more."""
+        if number in self._spent:
+            link, slot = self._spent.pop(number)
             link.slots.append(slot)
 
     def close(self) -> None:

@@ -58,6 +58,11 @@ class Mischief:
             fault, self._name, self._job, self._chance.random
         )
 
+    @property
+    def touches_numbers(self) -> bool:
+        """Whether numbers of updates may be spoiled: then all must be here until the job ends."""
+        return any(word in str(self._plan) for word in ("flip", "spoil"))
+
     def before(self) -> None:
         """Begin with a job, or die, freeze or fail at it.
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from veloflow.errors import ClusterError, StorageError
 from veloflow.protocol.codec import encode
 from veloflow.protocol.messages import Job, Plan, Residual, Update
+from veloflow.runtime.early import Early, is_worth_it
 from veloflow.runtime.left_out import RESIDUAL
 from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.published import BOARD, STATE, STEPS
@@ -23,6 +25,8 @@ from veloflow.runtime.shared_memory import Board, Outbox
 from veloflow.runtime.slave_rounds import Rounds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from veloflow.core import Payload
@@ -97,6 +101,12 @@ class Computing:
         self.memory = _Memory(plan, dtype, worker)
         self._version = 0  # of the worker's parameters
         self._state = 0  # the same, while it has what solvers keep as well
+        self._early: Early | None = None
+
+    def hurry(self, send: Callable[[list[Frame]], object]) -> None:
+        """Send what is complete of a gradient while the rest is computed."""
+        if is_worth_it(self.worker) and not self.mischief.touches_numbers:
+            self._early = Early(self.worker, send)
 
     def move(self, plan: Plan) -> None:
         """Work for another master of the same run.
@@ -149,9 +159,18 @@ class Computing:
         for header, frame in zip(job.frames, frames, strict=True):
             if header.name == "start":
                 start = view(header, frame)
-        updates = self.worker.work(kind, jobs, start)
+        early = self._early if self.memory.outbox is None else None
+        if early is not None and self.worker.has_gradients(kind):
+            updates = early.work(job.lease, partial(self.worker.work, kind, jobs, start))
+        else:
+            early, updates = None, self.worker.work(kind, jobs, start)
         data, headers, arrays = pack(updates)
-        if not self.worker.has_gradients(kind):
+        if early is not None:
+            self.mischief.after(time.perf_counter() - began, [])
+            more, rest = early.rest()
+            headers = (*headers, *more)
+            arrays += rest
+        elif not self.worker.has_gradients(kind):
             self.mischief.after(time.perf_counter() - began, [])
         elif self.memory.outbox is not None and self.worker.vector.is_shared:
             slot = self.memory.outbox[job.slot]

@@ -73,6 +73,7 @@ class Shell:
         """Go on until the machine says that it is over."""
         self._heart.worker = computing.worker
         self._machine.tells_residual = computing.tells_residual
+        computing.hurry(self._connection.send)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)

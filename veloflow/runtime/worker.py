@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from veloflow.runtime.stretches import join_steps, place_of, split_steps
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from veloflow.devices import Array
     from veloflow.runtime.session import Session
 
 __all__ = ["Jobs", "Worker"]
@@ -51,6 +53,7 @@ class Worker:
             unit for unit in self._units.values() if type(unit).go_to is not Unit.go_to
         ]
         self._is_started = False
+        self._spans: dict[tuple[int, int], Array] = {}  #: views of the gradient
         self.steps = 0  #: jobs done, which a heartbeat tells
 
     @cached_property
@@ -78,6 +81,23 @@ class Worker:
         if self._begun is not None:
             return self._parameters.read_all() - self._begun
         return np.asarray(self._parameters.gradients.read())
+
+    @contextmanager
+    def watched(self, look: Callable[[int, int], None]) -> Iterator[None]:
+        """Let ``look`` be told where in the flat gradient (start, stop) numbers are complete."""
+        self._parameters.watcher = look
+        try:
+            yield
+        finally:
+            self._parameters.watcher = None
+
+    def gradient(self, start: int, stop: int) -> NDArray[Any]:
+        """Return a copy of these numbers of the flat gradient."""
+        span = start, stop
+        if span not in self._spans:
+            device, gradients = self._parameters.device, self._parameters.gradients
+            self._spans[span] = device.view(gradients, start, (stop - start,))
+        return np.array(self._spans[span].read())
 
     def factors(self, count: int) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
         """Return what gradients of the last job are products of, by the name of the parameter.
