@@ -160,7 +160,9 @@ class LocalFarm(PieceFarm):
             start = self._replicas[replica].copy()
         if self._policy.resets_momentum:
             start[self._parameters.values.size :] = 0
-        self._lengths += [max(self._lengths, default=0)] * (replica + 1 - len(self._lengths))
+        # what the solver keeps is zeros in a new replica, so its steps count from 0 (Adam looks)
+        length = 0 if self._policy.keeps_replicas else max(self._lengths, default=0)
+        self._lengths += [length] * (replica + 1 - len(self._lengths))
         self._fly(_Stretch(batches, replica, start, self._exchanges))
 
     def _fly(self, stretch: _Stretch) -> None:
@@ -173,7 +175,8 @@ class LocalFarm(PieceFarm):
         ]
         joined: dict[str, Payload] = jobs[0]
         if stretch.start is not None:
-            steps = self._lengths[stretch.replica]
+            is_new = self._policy.resets_momentum  # each stretch: its steps count from 0 as well
+            steps = 0 if is_new else self._lengths[stretch.replica]
             joined = join_steps(
                 [
                     Place(steps + number, self._begun + number).into(one)
