@@ -253,7 +253,8 @@ class GradientUnit(Backward, Mover):
 
     def run_as_master(self) -> None:
         """Move the parameters by the gradients that came from slaves, unless those move theirs."""
-        if not self.settings.local and not self.service(Farm).has_moved:
+        farm = self.service(Farm)
+        if not farm.is_local and not farm.has_moved:
             self.update()
 
     def go_to(self, steps: int, minibatches: int) -> None:

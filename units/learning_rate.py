@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
-from veloflow.core import Input, Settings, Unit
+from veloflow.core import Farm, Input, Unit
 from veloflow.errors import GraphError, InputError
 from veloflow.units.loader import TRAIN
 
@@ -280,7 +280,7 @@ class LearningRateAdjust(Unit):
 
     def run_as_master(self) -> None:
         """Count a minibatch, unless slaves have moved the parameters."""
-        if not self.service(Settings).local:
+        if not self.service(Farm).is_local:
             self.run()
 
     def go_to(self, steps: int, minibatches: int) -> None:

@@ -29,6 +29,7 @@ from veloflow.protocol.events import (
     Action,
     Applied,
     Apply,
+    BoundChanged,
     Computed,
     Event,
     Exit,
@@ -71,7 +72,7 @@ from veloflow.protocol.messages import (
     Update,
 )
 from veloflow.protocol.slave import Slave
-from veloflow.sharing.policies import GradientPolicy, LocalPolicy, Policy, parse_sharing
+from veloflow.sharing.policies import Auto, GradientPolicy, LocalPolicy, Policy, Sync, parse_sharing
 
 __all__ = [
     "FaultPlan",
@@ -85,6 +86,8 @@ __all__ = [
 
 
 _FOR_EVER = 1e9
+#: what ``auto`` changes to in a simulation
+_MODES = ("sync", "async", "ssp:0", "ssp:1", "groups:2", "average:3", "elastic:0.9,2")
 
 
 class VirtualClock:
@@ -178,7 +181,7 @@ class Simulation:
         audit: the share of the pieces that two slaves compute; None lets the seed say.
         works: whether the master computes itself without slaves; None lets the seed say.
         policy: which pieces are under way together, and who is held back; None gives a whole epoch
-            at once.
+            at once. ``Auto`` takes another mode after each epoch, as the seed says.
         limit: seconds of virtual time after which a run counts as stuck.
         most: how many slaves there may be where work waits; None for always as many.
         patience: scales every wait of the protocol.
@@ -221,7 +224,8 @@ class Simulation:
         self._bounds = Bounds(self.slaves, self.slaves if most is None else most)
         self._patience, self._work, self._visits = patience, work, visits
         self._until, self._is_checked = until, is_checked
-        self._policy = policy
+        self._changes = isinstance(policy, Auto)  # to another mode after each epoch
+        self._policy: Policy | None = Sync() if isinstance(policy, Auto) else policy
         self._waiting: list[Piece] = []  # pieces of the epoch that are not under way yet
         self._tasks: list[set[int]] = []  # pieces that are applied together, not done yet
         self._nodes: dict[bytes, _Node] = {}
@@ -285,7 +289,15 @@ class Simulation:
         ]
         self._pieces += new
         self._waiting = list(new)
+        if self._changes and self._epoch:
+            self._change_policy()
         self._issue()
+
+    def _change_policy(self) -> None:
+        """Go on with another mode; what was under way is applied."""
+        self._policy = parse_sharing(self._whims.choice(_MODES))
+        self.outcome.events["changed"] += 1
+        self._tell_master(BoundChanged(self._policy.bound))
 
     def _issue(self) -> None:
         """Give the master what the policy lets be under way."""

@@ -49,7 +49,7 @@ def test_values_without_a_name_fill_the_options_in_order():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no mode ''; there are: async, average, elastic, groups, ssp, sync"),
+        ("", "no mode ''; there are: async, auto, average, elastic, groups, ssp, sync"),
         ("snyc", "no mode 'snyc' .did you mean 'sync'"),
         ("Sync", "no mode 'Sync'"),
         ("sync=3", "no mode 'sync=3'"),
@@ -83,6 +83,7 @@ def test_mistakes_are_named(text, said):
     [
         "sync", "async", "async:1", "ssp:0", "ssp:3", "groups:2", "average:3", "average:3,2",
         "average:2s", "elastic:0.9,2", "elastic:mode=sync,every=2", "elastic:parts=3,every=1",
+        "auto",
     ],
 )  # fmt: skip
 def test_policy_conforms(text):

@@ -21,7 +21,9 @@ ROWS = [
     Row("sync", "plain", [9.0, 11.0], 3.0, 2.5e6, 0.0, 1.0, 0.25, 0.0, [(0, 90), (1, 20), (2, 9)]),
     Row("ssp:s=3", "onebit", [12.0], 1.0, 8e4, 1e9, 29.5, 0.5, 2.5, [(0, 90), (1, 30), (2, 12)]),
     Row("async", "plain", failure="the loss is nan"),
-]
+    Row("auto", "its own", [11.0], 2.0, 1e5, 1e6, 1.0, 0.1, 0.0, [(0, 90), (1, 25), (2, 11)],
+        picked="average:every=20 onebit"),
+]  # fmt: skip
 
 
 def test_the_table_says_what_was_measured():
@@ -33,6 +35,7 @@ def test_the_table_says_what_was_measured():
     assert "25 %" in lines[1]
     assert "29.5" in lines[2]
     assert "failed: the loss is nan" in lines[3]
+    assert "auto: average:every=20 onebit" in lines[4]
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
@@ -46,7 +49,7 @@ def test_the_chart_shows_each_run_that_did_not_fail(tmp_path, kind):
         return
     root = ElementTree.parse(path).getroot()
     texts = {element.text for element in root.iter() if element.text}
-    assert {"modes <all>", "sync", "ssp:s=3 onebit"} <= texts
+    assert {"modes <all>", "sync", "ssp:s=3 onebit", "auto: average:every=20 onebit"} <= texts
     assert "async" not in texts
 
 
@@ -58,13 +61,14 @@ def test_a_chart_of_another_kind_is_refused(tmp_path):
 def test_the_command_compares_simulated_slaves(tmp_path):
     chart = tmp_path / "modes.svg"
     given = ["compare", "digits_mlp", "epochs=1", "hidden=10", "--simulate", "3", "--seeds", "2",
-             "--sharing", "sync average:4", "--codec", "plain factors", "-d", "numpy",
+             "--sharing", "sync average:4 auto", "--codec", "plain factors", "-d", "numpy",
              "-o", str(chart), "--json"]  # fmt: skip
     outcome = CliRunner().invoke(main, given)
     assert outcome.exit_code == 0, outcome.stderr
     rows = json.loads(outcome.stdout)
     assert [(row["sharing"], row["codec"]) for row in rows] == [
         ("sync", "plain"), ("sync", "factors"), ("average:every=4", "plain"),
+        ("auto", "its own"),
     ]  # fmt: skip
     assert all(len(row["errors"]) == 2 and row["seconds"] > 0 for row in rows)
     assert chart.is_file()

@@ -12,7 +12,9 @@ import pytest
 from pictures import Part, training
 from rich.console import Console
 
-from veloflow.core import EpochDone, Events, Message, Settings, Workflow
+from veloflow.core import EpochDone, Events, Message, Settings, SharingStatus, Workflow
+from veloflow.views.report import summary_tables
+from veloflow.views.sharing import amount, sharing_rows, sharing_words
 from veloflow.views.terminal import ProgressBars, TerminalView, epoch_line
 
 
@@ -236,3 +238,62 @@ def test_units_may_come_while_bars_are_drawn():
         Part(wf, name=f"late {number}").shown = ("late", number, 200)
     bars.stop()
     assert len(bars._ask()) == 200
+
+
+# -- the sharing of parameters --------------------------------------------------------------------
+
+STATUS = {
+    "sharing": "ssp:s=3",
+    "slaves": 4,
+    "staleness": {"mean": 2.54, "max": 7},
+    "effective_batch": 60.0,
+    "waiting": {"seconds": 3.0, "share": 0.251},
+    "bytes": {"parameters": 1.5e9, "updates": 3_200_000, "control": 812, "uncoded": 9e9},
+}
+WORDS = (
+    "ssp:s=3, 4 slaves, waiting 25 %, staleness 2.5 (at most 7), effective batch 60, "
+    "parameters 1.5 GB, updates 3.2 MB, control 812 B"
+)
+
+
+def test_a_status_in_words():
+    assert sharing_words(STATUS) == WORDS
+    assert sharing_words({"sharing": "sync", "slaves": 1}) == "sync, 1 slave"
+    assert amount(2e15) == "2e+03 TB"
+
+
+def test_the_live_view_has_a_line_that_follows_the_run():
+    out, session = console(terminal=True), Session()
+    out.width = 160
+    session.workflow["loader"].shown = ("epoch 3 train", 5, 10)
+    with TerminalView(console=out) as view:
+        view.watch(session)
+        session.events.publish(SharingStatus(STATUS))
+        wait_for(lambda: WORDS in shown(out))
+        session.events.publish(SharingStatus({**STATUS, "slaves": 3}))
+        wait_for(lambda: "ssp:s=3, 3 slaves" in shown(out))
+
+
+def test_json_has_it_after_each_epoch():
+    out, session = console(), Session()
+    with TerminalView(as_json=True, console=out) as view:
+        view.watch(session)
+        session.events.publish(EpochDone({"epoch": 0, "train": entry(5)}, improved=True))
+        session.events.publish(SharingStatus(STATUS))
+        session.events.publish(EpochDone({"epoch": 1, "train": entry(5)}, improved=True))
+    events = [json.loads(line) for line in shown(out).splitlines()]
+    assert [one["event"] for one in events] == ["start", "epoch", "epoch", "sharing"]
+    assert events[-1] == {"event": "sharing", **STATUS}
+
+
+def test_the_summary_has_it_and_what_auto_took():
+    record = {**Result().as_json(), **STATUS, "codec": "onebit"}
+    text = io.StringIO()
+    Console(file=text, width=120).print(*summary_tables(record))
+    for part in ("ssp:s=3 with onebit", "25 %", "2.5 (at most 7)", "1.5 GB", "3.2 MB", "812 B"):
+        assert part in text.getvalue()
+    auto = {"sharing": "average:every=20", "codec": "plain", "choices": [{"reason": "for it is"}]}
+    rows = dict(sharing_rows({**record, "sharing": "auto", "auto": auto}))
+    assert rows["sharing"] == "auto, at last average:every=20"
+    assert rows["why"] == "for it is"
+    assert sharing_rows({"best": {}}) == []

@@ -1,7 +1,7 @@
 """The control-flow graph: units, links, gates, the run loop. No arrays, sockets or clocks."""
 
 from veloflow.core.bools import Bool
-from veloflow.core.events import CheckpointWanted, EpochDone, Events, Message
+from veloflow.core.events import CheckpointWanted, EpochDone, Events, Message, SharingStatus
 from veloflow.core.farming import (
     Batch,
     BatchSource,
@@ -40,6 +40,7 @@ __all__ = [
     "Repeater",
     "Role",
     "Settings",
+    "SharingStatus",
     "StartPoint",
     "Unit",
     "UnitTime",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-__all__ = ["CheckpointWanted", "EpochDone", "Events", "Message"]
+__all__ = ["CheckpointWanted", "EpochDone", "Events", "Message", "SharingStatus"]
 
 E = TypeVar("E")
 
@@ -31,6 +31,17 @@ class Message:
     """A line for the user: what happened, in plain words."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class SharingStatus:
+    """How the sharing of parameters goes; some times a second, where work is farmed out.
+
+    ``values``: ``{"sharing", "slaves", "staleness": {"mean", "max"}, "effective_batch",
+    "waiting": {"share"}, "bytes": {"parameters", "updates", "control"}}``; what is not known lacks.
+    """
+
+    values: Mapping[str, object]
 
 
 class Events:

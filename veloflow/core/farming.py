@@ -102,9 +102,11 @@ class Farm(ABC):
 
     Attributes:
         has_moved: the slaves have moved the parameters by the present minibatch already.
+        is_local: slaves take steps of their own, and count them: see ``Unit.go_to``.
     """
 
     has_moved: bool = False
+    is_local: bool = False
 
     @abstractmethod
     def take_turn(self, source: BatchSource) -> None:

@@ -30,6 +30,19 @@ class Clocks:
         self._next: dict[str, int] = {}
         self._busy: dict[int, dict[str, int]] = {}  # number of a piece -> slave -> its clock
 
+    def change(self, bound: int | None) -> None:
+        """Hold to another bound from now on: all count anew.
+
+        Raises:
+            ValueError: a piece is under way.
+        """
+        here = [self._ledger[number] for number in self._busy if number in self._ledger]
+        if not all(entry.is_done for entry in here):
+            raise ValueError("the bound of staleness cannot change while pieces are under way")
+        self._bound = bound
+        self._busy.clear()
+        self._next.clear()
+
     def may_begin(self, slave: str) -> bool:
         """Whether a slave may be given another piece."""
         if self._bound is None:

@@ -41,6 +41,7 @@ class Dealer:
         self._late: dict[int, None] = {}  # pieces that wait for a second slave
         self._barred: dict[int, set[str]] = {}
         self._quiet_until = -math.inf
+        self.wishes: dict[int, str] = {}  #: which slave a piece was cut for
         self.shared: set[int] = set()  #: pieces that are not given again before they are late
         self.again = 0  #: how often a piece was given to a second slave
 
@@ -80,6 +81,7 @@ class Dealer:
         self._late.pop(number, None)
         self._barred.pop(number, None)
         self.shared.discard(number)
+        self.wishes.pop(number, None)
 
     def has_other(self, number: int) -> bool:
         """Whether a slave is well that this piece is not barred from."""
@@ -142,6 +144,11 @@ class Dealer:
         return None
 
     def _taker(self, number: int) -> Slave | None:
+        wished = self.wishes.get(number)
+        if wished is not None:
+            for one in self._free():
+                if one.id == wished and self._may(number, one):
+                    return one
         is_for_all = number not in self._barred and number not in self._audit
         if is_for_all or not (self.has_other(number) or number in self._audit.disputed):
             return next(self._free(), None)

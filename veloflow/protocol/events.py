@@ -25,6 +25,7 @@ __all__ = [
     "Applied",
     "Apply",
     "Away",
+    "BoundChanged",
     "Computed",
     "Event",
     "Exit",
@@ -95,11 +96,13 @@ class WorkAdded:
     """There are new pieces, to be leased in this order.
 
     ``is_shared``: those who compute them work together, so an idle slave gets one that another has
-    only when it is late.
+    only when it is late. ``wishes``: which slave each of them is cut for, if any: that one gets it
+    if it is free, and anybody otherwise.
     """
 
     pieces: tuple[Piece, ...]
     is_shared: bool = False
+    wishes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,13 @@ class Applied:
     """The update of a piece can be seen in the parameters; needed where staleness is bounded."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class BoundChanged:
+    """From now on a slave may be so many clocks ahead of the slowest; nothing is under way."""
+
+    bound: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +173,7 @@ Event = (
     | Garbage
     | WorkAdded
     | Applied
+    | BoundChanged
     | Withdrawn
     | Rejected
     | PauseAsked

@@ -20,6 +20,7 @@ from veloflow.protocol.events import (
     Applied,
     Apply,
     Away,
+    BoundChanged,
     Event,
     Exposed,
     Garbage,
@@ -123,6 +124,7 @@ class Master:
             StopAsked: self._on_stop,
             Away: self._on_away,
             Applied: lambda event, now: self._clocks.applied(event.number),
+            BoundChanged: lambda event, now: self._clocks.change(event.bound),
             Tick: lambda event, now: None,
         }
         self._audit = Audit(settings.audit, settings.seed)
@@ -532,6 +534,8 @@ class Master:
             if event.is_shared:
                 self._dealer.shared.add(piece.number)
             self._next_number = max(self._next_number, piece.number + 1)
+        for piece, slave in zip(event.pieces, event.wishes, strict=False):
+            self._dealer.wishes[piece.number] = slave
 
     def _on_withdrawn(self, event: Withdrawn, now: float) -> None:
         for number in event.numbers:

@@ -123,6 +123,11 @@ class Ahead:
         """Whether the parameters are those after the minibatches that were handed out."""
         return not self._rounds
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is computed, and all that was is handed out."""
+        return not (self._rounds or self._running or self.left)
+
     def next_round(self, source: BatchSource) -> Round | None:
         """Return the next minibatch that is computed; None if the next is to be computed now."""
         if not self._rounds:

@@ -24,18 +24,18 @@ from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.files import check_writable
 from veloflow.runtime.found_vector import found_vector_of
 from veloflow.runtime.history import History, Spoiled
+from veloflow.runtime.job_form import Workers, cut_of
 from veloflow.runtime.journal import FileJournal
 from veloflow.runtime.option_rules import check_faults, check_slave_options
-from veloflow.runtime.plan import checksum, name_of, settings_of, source_of
+from veloflow.runtime.plan import checksum, name_of, settings_of, source_of, workers_of
 from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
 from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
 from veloflow.runtime.store import CheckpointStore
 from veloflow.runtime.story import StoryFile
-from veloflow.runtime.worker import Worker
 from veloflow.sharing.codecs import parse_codec, text_of
 from veloflow.sharing.policies import (
-    GradientPolicy,
+    Auto,
     LocalPolicy,
     Policy,
     parse_sharing,
@@ -270,7 +270,9 @@ def prepare(
     mode = _sharing_of(sharing, saved, default="sync" if has_slaves else None)
     if cluster is not None and (has_slaves or mode is None):
         raise OptionError("simulated slaves need a mode of sharing, and no real slaves beside them")
-    coding = _coding_of(codec, saved, mode)
+    # auto changes codecs itself, and begins with none
+    coding = "plain" if isinstance(mode, Auto) else _coding_of(codec, saved, mode)
+    codec = _fixed_codec(codec, mode)
     plan = check_faults(audit, faults, mode, coding, slaves=bounds.least, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
@@ -278,7 +280,7 @@ def prepare(
         testing=test,
         precision_level=precision_level,
         role="alone" if mode is None else "master",
-        shards=_shards(mode),
+        shards=1 if mode is None else cut_of(mode),
         local=isinstance(mode, LocalPolicy),
         codec=coding,
     )
@@ -343,7 +345,7 @@ def prepare(
                 keys=engine.server_keys if engine else _keys_in(keys),
                 undo=undo_spoiled,
                 story=story,
-                exactly=mode.is_exact and not parse_codec(coding).has_feedback,
+                exactly=_begins_exactly(mode) and not parse_codec(coding).has_feedback,
                 bound=mode.bound,
                 environment=() if record is None else record.slaves(),
                 grace=2.0 if record is None else 60.0,  # they write their records first
@@ -358,7 +360,7 @@ def prepare(
                 return stack.enter_context(_own_crew(definition, given, place, settings, record))
 
             _open_cluster(crowd, session, own_checksum, stand_in, text)
-            session.employ(crowd, mode)
+            session.employ(crowd, mode, codec)
         else:
             session.set_up()
             if mode is not None:
@@ -366,7 +368,7 @@ def prepare(
                 crew = stack.enter_context(
                     _own_crew(definition, given, place, settings, record, make)
                 )
-                session.employ(crew, mode)
+                session.employ(crew, mode, codec)
         if saved is not None:
             session.restore(saved)
         yield session
@@ -435,7 +437,13 @@ def _open_cluster(
         stand_in=stand_in,
         source=source,
         found=found_vector_of(session.parameters, session.settings),
+        found_of=lambda form: found_vector_of(session.parameters, form.into(session.settings)),
     )
+
+
+def _begins_exactly(mode: Policy) -> bool:
+    """Whether jobs name the version of the parameters at first; auto begins as sync."""
+    return mode.is_exact or isinstance(mode, Auto)
 
 
 def _sharing_of(given: str | None, saved: Checkpoint | None, default: str | None) -> Policy | None:
@@ -464,16 +472,20 @@ def _coding_of(given: str | None, saved: Checkpoint | None, mode: Policy | None)
     return text
 
 
+def _fixed_codec(given: str | None, mode: Policy | None) -> str | None:
+    """Return the codec that auto is to keep to, if the user has said one."""
+    if given is None or not isinstance(mode, Auto):
+        return given
+    codec = parse_codec(given)
+    if codec.needs_factors:
+        raise OptionError(f"--codec {given} needs gradients, and auto may take modes without them")
+    return text_of(codec)
+
+
 def _simulated(
-    cluster: VirtualCluster, settings: Settings, mode: Policy, worker: Worker
+    cluster: VirtualCluster, settings: Settings, mode: Policy, worker: Workers
 ) -> SimulatedCrew:
     return SimulatedCrew(worker, cluster, seed=settings.seed, bound=mode.bound)
-
-
-def _shards(mode: Policy | None) -> int:
-    """Return into how many parts a slave is to expect a minibatch to be cut."""
-    cut = mode.cut if isinstance(mode, GradientPolicy) else None
-    return 1 if cut is None else cut
 
 
 @contextmanager
@@ -483,14 +495,15 @@ def _own_crew(
     device: Device,
     settings: Settings,
     record: Profile | None,
-    make: Callable[[Worker], Crew] = OwnCrew,
+    make: Callable[[Workers], Crew] = OwnCrew,
 ) -> Iterator[Crew]:
     """Give a crew that is this process alone."""
-    with Session(definition, given, device, replace(settings, role="slave")) as session:
+    own = Session(definition, given, device, replace(settings, role="slave"))
+    with own as session, ExitStack() as stack:
         if record is not None:
             record.watch(session)
         session.set_up()
-        crew = make(Worker(session))
+        crew = make(workers_of(session, given, stack))
         try:
             yield crew
         finally:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -28,6 +28,7 @@ from veloflow.protocol.events import (
     Applied,
     Apply,
     Away,
+    BoundChanged,
     Event,
     Exposed,
     Garbage,
@@ -75,6 +76,7 @@ from veloflow.runtime.early import Arriving
 from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.history import Spoiled
 from veloflow.runtime.inspection import TRAIN, Form, are_finite, digest_of
+from veloflow.runtime.job_form import FORM, JobForm
 from veloflow.runtime.left_out import RESIDUAL, LeftOut
 from veloflow.runtime.links import Links
 from veloflow.runtime.local_slaves import LocalSlaves
@@ -87,6 +89,7 @@ from veloflow.runtime.shared_memory import make_folder, remove_folder
 from veloflow.runtime.stand_in import StandInCrew
 from veloflow.runtime.transport import ZmqListener
 from veloflow.runtime.unix_transport import UnixListener
+from veloflow.sharing.codecs import parse_codec
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -96,6 +99,7 @@ if TYPE_CHECKING:
     from veloflow.runtime.round_order import Order
     from veloflow.runtime.transport import Frame, Listener, Others
     from veloflow.runtime.worker import Jobs
+    from veloflow.sharing.policies import Policy
 
 __all__ = ["Cluster"]
 
@@ -119,7 +123,7 @@ class _Work:
     @property
     def steps(self) -> int:
         """How many minibatches it has, if it is a stretch."""
-        return len({path.partition("|")[0] for path in self.data})
+        return len({path.partition("|")[0] for path in self.data if path != FORM})
 
 
 class Cluster(Crew):
@@ -187,6 +191,7 @@ class Cluster(Crew):
         stand_in: Callable[[], Crew],
         source: str = "",
         found: FoundVector | None = None,
+        found_of: Callable[[JobForm], FoundVector] | None = None,
     ) -> None:
         """Let slaves in.
 
@@ -196,13 +201,19 @@ class Cluster(Crew):
             templates: what updates look like, by unit path.
             source: the definition's text, if it is to be sent.
             found: what slaves send of what they find; by default the gradient as it is.
+            found_of: the same for another form of jobs, where the mode may change.
             stand_in: makes the crew that is the master itself, if it is to compute.
 
         Raises:
             StorageError: the machine has not enough shared memory.
         """
         self._found = FoundVector(size, dtype) if found is None else found
+        self._found_of = found_of or (lambda form: self._found)
+        self._templates = templates
         self._form = Form(templates, self._found)
+        self._exactly, self._bound = self._settings.exactly, self._settings.bound
+        self._job_form: dict[str, Payload] = {}  # what each job says of its form
+        self._sent: dict[LeaseId, tuple[float, int]] = {}  # when to an idle slave; and the bytes
         self._traffic: Counter[str] = Counter()
         machine = MasterSettings(
             secrets.token_hex(8),
@@ -248,21 +259,42 @@ class Cluster(Crew):
         """Show the parameters to local slaves, and keep them for others."""
         self._parameters.show(values, version)
 
-    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
+    def adopt(self, policy: Policy, codec: str) -> None:
+        """Have slaves do jobs of that form; each says it."""
+        form = JobForm.of_policy(policy, codec)
+        self._found = self._found_of(form)
+        self._form = Form(self._templates, self._found)
+        self._job_form = form.payload()
+        self._exactly = policy.is_exact and not parse_codec(codec).has_feedback
+        self._bound = policy.bound
+        self._handle(BoundChanged(policy.bound))
+
+    @property
+    def names(self) -> list[str]:
+        """The ids of the slaves that are well."""
+        return [one.id for one in self._machine.crowd if one.state is State.WELL]
+
+    def submit(
+        self,
+        piece: Piece,
+        jobs: Jobs,
+        start: NDArray[np.floating] | None = None,
+        wish: str = "",
+    ) -> None:
         """Put a piece into the ledger."""
-        self._work[piece.number] = _Work(piece, *pack(jobs), start)
-        self._handle(WorkAdded((piece,)))
+        self._work[piece.number] = _Work(piece, *pack({**jobs, **self._job_form}), start)
+        self._handle(WorkAdded((piece,), wishes=(wish,) if wish else ()))
 
     def applied(self, number: int) -> None:
         """Let those go on who were held back by this piece."""
-        if self._settings.bound is not None:
+        if self._bound is not None:
             self._handle(Applied(number))
 
     # -- what codecs leave out ----------------------------------------------------------------
 
     def left_out(self) -> list[NDArray[np.floating]]:
         """Return what all slaves have left out; those that share no memory are asked."""
-        if not self._found.has_feedback:
+        if not self._machine.settings.inherits:
             return []
         crowd, left_out = self._machine.crowd, self._left_out
         well = [one.client for one in crowd if one.state is State.WELL and one.client != STAND_IN]
@@ -326,7 +358,7 @@ class Cluster(Crew):
         With audits and codecs each piece is looked at by itself, and the master computes no blocks.
         """
         settings = self._settings
-        is_plain = self._found.is_shared and settings.exactly
+        is_plain = self._found.is_shared and self._exactly
         if settings.audit or settings.works or not is_plain:
             return []
         well = [one for one in self._machine.crowd if one.state is State.WELL]
@@ -342,7 +374,7 @@ class Cluster(Crew):
 
     def submit_block(self, orders: Sequence[tuple[Piece, Order]], jobs: Jobs) -> None:
         """Put the pieces of a block into the ledger."""
-        data, headers, arrays = pack(jobs)
+        data, headers, arrays = pack({**jobs, **self._job_form})
         for piece, order in orders:
             said = pack({ORDER: order.payload()})[0]
             self._work[piece.number] = _Work(piece, {**data, **said}, headers, arrays, order=order)
@@ -468,6 +500,7 @@ class Cluster(Crew):
         except WireError as error:
             self._handle(Garbage(client, str(error)))
             return
+        self._traffic["control"] += len(frames[0])
         if isinstance(message, Ask):
             self._answer(client, message)
             return
@@ -499,7 +532,9 @@ class Cluster(Crew):
         if isinstance(message, Update | GiveBack | Failure):
             self._answered(client, message.lease)
         if isinstance(message, Hello) and client in self._machine.crowd.by_client:
-            self._left_out.connect(client, message.memory if self._found.has_feedback else "")
+            self._left_out.connect(
+                client, message.memory if self._machine.settings.inherits else ""
+            )
 
     def _keep(self, client: bytes, message: Residual | Part, arrays: Sequence[Frame]) -> None:
         """Keep arrays that are no update, if their sender is known and was asked for them.
@@ -510,7 +545,7 @@ class Cluster(Crew):
         if isinstance(message, Part):
             if self._links.has_granted(client, message.lease) and self._found.is_shared:
                 self._arriving.hear(client, message.lease, message.frames, arrays)
-        elif client in self._machine.crowd.by_client:
+        elif client in self._machine.crowd.by_client and self._machine.settings.inherits:
             self._left_out.hear(client, message.frames, arrays)
 
     def _answered(self, client: bytes, lease: LeaseId) -> None:
@@ -653,7 +688,9 @@ class Cluster(Crew):
 
     def _send(self, client: bytes, message: Any) -> None:
         if client != STAND_IN:
-            self._listener.send(client, [encode(message)])
+            text = encode(message)
+            self._traffic["control"] += len(text)
+            self._listener.send(client, [text])
         elif isinstance(message, Cancel | Refusal):
             self._stand_in.drop()
 
@@ -666,28 +703,44 @@ class Cluster(Crew):
         work, link = self._work[grant.lease.number], self._links[grant.client]
         slot = self._links.grant(grant.client, grant.lease)
         present = self._parameters.version
-        version = present if self._settings.exactly or link.outbox is None else 0
+        version = present if self._exactly or link.outbox is None else 0
         headers, arrays = work.headers, list(work.arrays)
+        moved = 0
         if work.start is not None:
             headers = (*headers, header_of("start", work.start))
             arrays.append(work.start)
-            self._traffic["parameters"] += work.start.nbytes
+            moved = work.start.nbytes
             link.version = 0  # what the slave has afterwards is its own
         elif link.outbox is None and link.version != present and present:
             values = self._parameters.values
             headers = (*headers, header_of("parameters", values))
             arrays.append(values)
             link.version = present
-            self._traffic["parameters"] += values.nbytes
-        job = Job(grant.lease, grant.piece, work.data, headers, version, slot)
-        return self._listener.send(grant.client, [encode(job), *(one.data for one in arrays)])
+            moved = values.nbytes
+        self._traffic["parameters"] += moved
+        slave = self._machine.crowd.by_client.get(grant.client)
+        if slave is not None and slave.load == 1:  # it begins at once
+            self._sent[grant.lease] = time.monotonic(), moved
+        job = encode(Job(grant.lease, grant.piece, work.data, headers, version, slot))
+        self._traffic["control"] += len(job) + sum(one.nbytes for one in work.arrays)
+        return self._listener.send(grant.client, [job, *(one.data for one in arrays)])
 
     def _accept(self, apply: Apply, done: Done) -> None:
         del self._work[apply.piece.number]
+        done = self._timed(done, apply)
         self._firsts.setdefault(apply.client, apply.piece)
         self._links.accept(apply.client, apply.update.lease)
         self._arriving.accept(apply.client, apply.update.lease)
         self._ready.append(done)
+
+    def _timed(self, done: Done, apply: Apply) -> Done:
+        """Say who has computed a piece, and what it cost on the wire if that is known."""
+        sent, moved = self._sent.pop(apply.update.lease, (None, 0))
+        self._sent = {one: when for one, when in self._sent.items() if one.number in self._work}
+        if done.gradients is not None and apply.client != STAND_IN:
+            moved += self._found.nbytes(apply.update.frames, done.gradients)
+        wire = None if sent is None else max(0.0, time.monotonic() - sent - done.seconds)
+        return replace(done, slave=apply.slave, wire=wire, nbytes=moved)
 
     def _put_out(self, action: PutOut) -> None:
         self._arriving.drop(action.client)

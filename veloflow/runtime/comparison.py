@@ -14,7 +14,7 @@ from veloflow.errors import OptionError, RunError
 from veloflow.runtime.api import run
 from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
 from veloflow.sharing.codecs import parse_codec, text_of
-from veloflow.sharing.policies import LocalPolicy, parse_sharing, sharing_text
+from veloflow.sharing.policies import Auto, LocalPolicy, parse_sharing, sharing_text
 
 if TYPE_CHECKING:
     from veloflow.runtime.result import Result
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ALL_MODES", "Row", "compare"]
 
 #: what ``--sharing all`` stands for
-ALL_MODES = ("sync", "async", "ssp:3", "average:20", "elastic:0.9,10", "groups:2")
+ALL_MODES = ("sync", "async", "ssp:3", "average:20", "elastic:0.9,10", "groups:2", "auto")
 
 #: seconds since the untrained network was evaluated, and the error then
 Point = tuple[float, float]
@@ -43,6 +43,7 @@ class Row:
         staleness: the mean, in steps or exchanges.
         curve: the error by seconds, of the first seed.
         failure: why a run failed, if one did.
+        picked: what auto went on with at last, of the first seed.
     """
 
     sharing: str
@@ -56,6 +57,7 @@ class Row:
     staleness: float = 0.0
     curve: list[Point] = field(default_factory=list)
     failure: str = ""
+    picked: str = ""
 
     @property
     def error(self) -> float:
@@ -89,7 +91,8 @@ def compare(
     Args:
         workflow: the name of a definition, or the path of its file.
         sharing: the modes.
-        codecs: the codecs; "factors" is left out for modes in which no gradients travel.
+        codecs: the codecs; "factors" is left out for modes in which no gradients travel, and auto
+            is run once, for it picks its own.
         slaves: how many local slave processes compute.
         cluster: simulated slaves in their place, with virtual time.
         seeds: how many runs of each, with seeds 0, 1, 2 …
@@ -102,12 +105,15 @@ def compare(
     """
     if seeds < 1 or slaves < 1:
         raise OptionError("compare needs at least one seed and one slave")
-    rows = []
+    rows: list[Row] = []
     for mode in [parse_sharing(text) for text in sharing]:
         for codec in [parse_codec(text) for text in codecs]:
             if isinstance(mode, LocalPolicy) and codec.needs_factors:
                 continue
-            row = Row(sharing_text(mode), text_of(codec))
+            picks = isinstance(mode, Auto)
+            row = Row(sharing_text(mode), "its own" if picks else text_of(codec))
+            if row.sharing in [one.sharing for one in rows if one.codec == "its own"]:
+                continue
             rows.append(row)
             for seed in range(seeds):
                 say(f"{row.sharing}, {row.codec}, seed {seed}")
@@ -118,7 +124,7 @@ def compare(
                         device=device,
                         seed=seed,
                         sharing=row.sharing,
-                        codec=row.codec,
+                        codec=None if picks else row.codec,
                         slaves=0 if cluster else slaves,
                         cluster=cluster,
                         watch=run_one.watch,
@@ -166,6 +172,10 @@ class _Run:
         row.staleness += result.more.get("staleness", {}).get("mean", 0.0) / seeds
         if self._seed == 0:
             row.curve = curve
+            auto = result.more.get("auto")
+            if auto:
+                codec = auto["codec"].removesuffix("plain")
+                row.picked = f"{auto['sharing']} {codec}".strip()
 
 
 def _error_of(record: Mapping[str, Any]) -> float:

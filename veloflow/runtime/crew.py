@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
+from veloflow.errors import OptionError
+from veloflow.runtime.job_form import JobForm, Workers
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from veloflow.protocol.messages import Piece
     from veloflow.runtime.round_order import Order
     from veloflow.runtime.worker import Jobs, Worker
+    from veloflow.sharing.policies import Policy
 
 __all__ = ["Crew", "Done", "OwnCrew"]
 
@@ -35,6 +39,10 @@ class Done:
             view until the block after the next.
         version: of the parameters that it was computed with.
         seconds: what the computing took.
+        slave: who has computed it; "" for this process.
+        wire: seconds from when it was given to when the answer was here, less ``seconds``; None
+            where it waited behind another piece, or nobody knows.
+        nbytes: of parameters and updates that moved for it, both ways.
     """
 
     piece: Piece
@@ -42,6 +50,9 @@ class Done:
     gradients: NDArray[np.floating] | None
     version: int
     seconds: float = 0.0
+    slave: str = ""
+    wire: float | None = None
+    nbytes: int = 0
 
 
 class Crew(ABC):
@@ -58,6 +69,16 @@ class Crew(ABC):
         return 1
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether time is virtual: what this process does besides computing costs none."""
+        return False
+
+    @property
+    def names(self) -> list[str]:
+        """The names of those who compute now, where work can be cut for each of them."""
+        return []
+
+    @property
     @abstractmethod
     def device(self) -> str:
         """The devices that compute, for people."""
@@ -67,7 +88,13 @@ class Crew(ABC):
         """Let pieces that are submitted from now on be computed with these parameters (n,)."""
 
     @abstractmethod
-    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
+    def submit(
+        self,
+        piece: Piece,
+        jobs: Jobs,
+        start: NDArray[np.floating] | None = None,
+        wish: str = "",
+    ) -> None:
         """Have a piece computed.
 
         Args:
@@ -75,7 +102,16 @@ class Crew(ABC):
             jobs: what the units' twins are told; of a stretch as :func:`join_steps` has it.
             start: the parameters to begin with, instead of those that are published: (n,), or with
                 what the solver keeps (m n,). It is not to be changed any more.
+            wish: whom the piece is cut for, see :attr:`names`; anybody else may get it too.
         """
+
+    def adopt(self, policy: Policy, codec: str) -> None:
+        """Compute from now on as a mode and a codec want it; nothing may be under way.
+
+        Raises:
+            OptionError: this crew cannot change its mode.
+        """
+        raise OptionError(f"--sharing auto: {type(self).__name__} cannot change its mode")
 
     def applied(self, number: int) -> None:  # noqa: B027 - most need not know
         """Take note that the update of a piece can be seen in what is published."""
@@ -150,7 +186,7 @@ class OwnCrew(Crew):
         worker: what computes.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker | Workers) -> None:
         self._worker = worker
         self._waiting: deque[tuple[Piece, Jobs, NDArray[np.floating] | None]] = deque()
         self._values: NDArray[np.floating] | None = None
@@ -168,13 +204,26 @@ class OwnCrew(Crew):
         """The worker's device."""
         return self._worker.device
 
+    def adopt(self, policy: Policy, codec: str) -> None:
+        """Let the worker do jobs of that form."""
+        if not isinstance(self._worker, Workers):
+            super().adopt(policy, codec)
+            return
+        self._worker.use(JobForm.of_policy(policy, codec))
+
     def publish(self, values: NDArray[np.floating], version: int) -> None:
         """Take the parameters."""
         self._worker.load(values)
         self._version = version
         self._values = None
 
-    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
+    def submit(
+        self,
+        piece: Piece,
+        jobs: Jobs,
+        start: NDArray[np.floating] | None = None,
+        wish: str = "",
+    ) -> None:
         """Put the piece last."""
         self._waiting.append((piece, jobs, start))
 

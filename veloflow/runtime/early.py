@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from veloflow.protocol.messages import FrameHeader, LeaseId
+    from veloflow.runtime.job_form import Workers
     from veloflow.runtime.transport import Frame
-    from veloflow.runtime.worker import Worker
     from veloflow.sharing.departures import Span
 
 __all__ = ["Arriving", "Early", "is_worth_it"]
@@ -29,7 +29,7 @@ __all__ = ["Arriving", "Early", "is_worth_it"]
 _PIECE = "gradients@"
 
 
-def is_worth_it(worker: Worker) -> bool:
+def is_worth_it(worker: Workers) -> bool:
     """Whether gradients of a worker may leave in pieces: they travel as they are, and are large."""
     way = worker.vector
     is_large = way.size * way.dtype.itemsize > LEAST
@@ -44,7 +44,7 @@ class Early:
         send: takes frames for the master; it returns before they are there.
     """
 
-    def __init__(self, worker: Worker, send: Callable[[list[Frame]], object]) -> None:
+    def __init__(self, worker: Workers, send: Callable[[list[Frame]], object]) -> None:
         self._worker = worker
         self._send = send
 

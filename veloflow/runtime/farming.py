@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from veloflow.errors import OptionError
+from veloflow.runtime.auto_farm import AutoFarm
 from veloflow.runtime.farms import PieceFarm, SyncFarm
 from veloflow.runtime.local_farm import LocalFarm
 from veloflow.runtime.task_farm import TaskFarm
-from veloflow.sharing.policies import GradientPolicy, LocalPolicy, Policy, Sync
+from veloflow.sharing.policies import Auto, GradientPolicy, LocalPolicy, Policy, Sync
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow
@@ -18,12 +20,26 @@ if TYPE_CHECKING:
 __all__ = ["make_farm"]
 
 
-def make_farm(policy: Policy, workflow: Workflow, parameters: Parameters, crew: Crew) -> PieceFarm:
+def make_farm(
+    policy: Policy,
+    workflow: Workflow,
+    parameters: Parameters,
+    crew: Crew,
+    codec: str | None = None,
+) -> PieceFarm:
     """Return the farm for a mode of sharing.
+
+    Args:
+        policy: the mode.
+        workflow, parameters, crew: see :class:`PieceFarm`.
+        codec: the one that the user wants, if the farm may change it.
 
     Raises:
         OptionError: the policy is of another package, and is neither of gradients nor of stretches.
     """
+    if isinstance(policy, Auto):
+        make = partial(make_farm, workflow=workflow, parameters=parameters, crew=crew)
+        return AutoFarm(workflow, parameters, crew, policy, codec, make)
     if isinstance(policy, Sync):
         return SyncFarm(workflow, parameters, crew, policy.shards)
     if isinstance(policy, GradientPolicy):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from veloflow.core import Batch, BatchSource, Farm, Part, Payload, Unit, shard_size
+from veloflow.core import (
+    Batch,
+    BatchSource,
+    Events,
+    Farm,
+    Part,
+    Payload,
+    SharingStatus,
+    Unit,
+    shard_size,
+)
 from veloflow.errors import CheckpointError
 from veloflow.protocol.messages import Piece
 from veloflow.runtime.ahead import Ahead, Round
@@ -18,11 +29,14 @@ if TYPE_CHECKING:
 
     from veloflow.core import Workflow
     from veloflow.devices.parameters import Parameters
-    from veloflow.runtime.crew import Crew
+    from veloflow.runtime.crew import Crew, Done
 
 __all__ = ["PieceFarm", "SyncFarm"]
 
 _TRAIN = 2
+#: what of the results is told while the run goes on, and after how many seconds again
+_STATUS = ("staleness", "effective_batch", "waiting", "bytes")
+_TELL = 0.25
 
 
 class PieceFarm(Farm):
@@ -44,11 +58,39 @@ class PieceFarm(Farm):
         self.version = 0  #: of the parameters that slaves have
         self._is_changed = True
         self._loads = parameters.loads
+        self.listener: Callable[[Done], None] | None = None  #: hears of each piece that is done
+        self.is_draining = False  #: begin nothing while something is under way
+        self.label = ""  #: the mode, for people
+        self._events = workflow.find_service(Events)
+        self._told = 0.0
 
     @property
     def issued(self) -> int:
         """How many pieces there were so far."""
         return self._number
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, so that another farm may go on."""
+        return True
+
+    def follow(self, other: PieceFarm, steps: int, minibatches: int) -> None:
+        """Go on with the numbers of another farm, which is idle.
+
+        Args:
+            other: the farm before.
+            steps: how many steps units have taken.
+            minibatches: how many minibatches of training there were.
+        """
+        self._number, self.version = other._number, other.version
+        self._is_changed = True
+
+    def next_done(self) -> Done:
+        """Wait for the next piece that is done; the listener hears of it."""
+        done = self.crew.next()
+        if self.listener is not None:
+            self.listener(done)
+        return done
 
     @property
     def is_whole(self) -> bool:
@@ -91,6 +133,16 @@ class PieceFarm(Farm):
     def _hand_out(self, updates: Sequence[Mapping[str, Payload]]) -> None:
         for unit in self._taking:
             unit.apply_update([one[unit.path] for one in updates])
+        now = time.monotonic()
+        if now - self._told >= _TELL:
+            self._told = now
+            self._events.publish(SharingStatus(self.status()))
+
+    def status(self) -> dict[str, Any]:
+        """Return how the sharing goes; see :class:`~veloflow.core.SharingStatus`."""
+        found = {**self.results(), **self.crew.results()}
+        known = {name: found[name] for name in _STATUS if name in found}
+        return {"sharing": self.label, "slaves": self.crew.slaves, **known}
 
     def map(self, unit: Unit, payloads: Sequence[Payload]) -> Iterator[tuple[int, Payload]]:
         """Have payloads worked on, a few more at a time than the crew can hold."""
@@ -137,16 +189,30 @@ class SyncFarm(PieceFarm):
     crew are such that it can be, slaves are some minibatches ahead of the master.
     """
 
-    def __init__(self, workflow: Workflow, parameters: Parameters, crew: Crew, shards: int) -> None:
+    def __init__(
+        self,
+        workflow: Workflow,
+        parameters: Parameters,
+        crew: Crew,
+        shards: int,
+        *,
+        ahead: bool = True,
+    ) -> None:
         super().__init__(workflow, parameters, crew)
         self._shards = shards
         self._sum = OrderedSum(np.zeros(parameters.gradients.size, parameters.dtype))
         self._batch: Batch
         self._pieces: dict[int, int] = {}  # number of a piece -> number of its shard
         units = list(workflow.all_units())
-        is_fit = Ahead.suits(units)
+        is_fit = ahead and Ahead.suits(units)
         self._ahead = Ahead(self, crew, parameters, units, shards) if is_fit else None
         self._round: Round | None = None
+        self._steps = self._samples = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether slaves do nothing ahead."""
+        return self._ahead is None or self._ahead.is_idle
 
     @property
     def is_whole(self) -> bool:
@@ -158,11 +224,13 @@ class SyncFarm(PieceFarm):
         self._round = None if self._ahead is None else self._ahead.next_round(source)
         self.has_moved = self._round is not None
         if self._round is not None:
+            self._count(self._round.batch)
             source.serve(self._round.batch)
             return
         is_left = self._ahead is not None and self._ahead.left
         batch = self._ahead.left.popleft() if self._ahead and is_left else source.issue()
         self._batch = batch
+        self._count(batch)
         source.serve(batch)
         self.publish()
         size = shard_size(source.max_minibatch_size, self._shards)
@@ -180,7 +248,7 @@ class SyncFarm(PieceFarm):
         updates: list[Mapping[str, Payload]] = [{}] * len(self._pieces)
         self._sum.restart()
         for _ in self._pieces:
-            done = self.crew.next()
+            done = self.next_done()
             shard = self._pieces[done.piece.number]
             updates[shard] = done.updates
             if done.gradients is not None:
@@ -191,7 +259,16 @@ class SyncFarm(PieceFarm):
         self._hand_out(updates)
 
     def results(self) -> dict[str, Any]:
-        """Return how much slaves did ahead of the master."""
-        if self._ahead is None or not (self._ahead.blocks or self._ahead.abandoned):
-            return {}
-        return {"ahead": {"blocks": self._ahead.blocks, "abandoned": self._ahead.abandoned}}
+        """Return how many samples a step has, and how much slaves did ahead of the master."""
+        found: dict[str, Any] = {
+            "staleness": {"mean": 0.0, "max": 0},
+            "effective_batch": self._samples / max(self._steps, 1),
+        }
+        if self._ahead is not None and (self._ahead.blocks or self._ahead.abandoned):
+            found["ahead"] = {"blocks": self._ahead.blocks, "abandoned": self._ahead.abandoned}
+        return found
+
+    def _count(self, batch: Batch) -> None:
+        if batch.kind == _TRAIN:
+            self._steps += 1
+            self._samples += batch.size

@@ -13,8 +13,8 @@ from veloflow.protocol.messages import Beat, FromMaster, FromSlave, Introduce
 
 if TYPE_CHECKING:
     from veloflow.protocol.slave import Slave
+    from veloflow.runtime.job_form import Workers
     from veloflow.runtime.transport import Connection
-    from veloflow.runtime.worker import Worker
 
 __all__ = ["Heart"]
 
@@ -23,7 +23,7 @@ class Heart:
     """Beats from a thread and over a connection of its own, so that work does not hide life."""
 
     def __init__(self, machine: Slave, connection: Connection) -> None:
-        self.worker: Worker | None = None
+        self.worker: Workers | None = None
         self.heard: queue.SimpleQueue[FromMaster] = queue.SimpleQueue()
         self._machine = machine
         self._connection = connection

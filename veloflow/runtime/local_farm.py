@@ -17,6 +17,7 @@ from veloflow.runtime.crew import Done
 from veloflow.runtime.farms import PieceFarm
 from veloflow.runtime.inspection import TRAIN
 from veloflow.runtime.stretches import Place, join_steps, split_steps
+from veloflow.sharing.auto_measure import Gauge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,6 +66,8 @@ class LocalFarm(PieceFarm):
     is here: centre and replicas; they are in checkpoints.
     """
 
+    is_local = True
+
     def __init__(
         self, workflow: Workflow, parameters: Parameters, crew: Crew, policy: LocalPolicy
     ) -> None:
@@ -73,10 +76,13 @@ class LocalFarm(PieceFarm):
         self._replicas: list[NDArray[Any]] = []
         self._flying: dict[int, _Stretch] = {}
         self._served: list[_Stretch] = []
+        self._gauge = Gauge()  # of the slaves' speeds
         self._pace: float | None = None  # seconds that a minibatch takes
         self._units = list(workflow.all_units())
         self._begun = 0  # TRAIN minibatches that were given to slaves
         self._trained = 0  # those that count
+        self._left = 0  # steps that other farms have had taken
+        self._before = 0  # those that other farms have had trained
         self._lengths: list[int] = []  # by replica, how many steps it has taken
         self._exchanges = self._samples = 0
         self._staleness: Counter[int] = Counter()
@@ -103,13 +109,31 @@ class LocalFarm(PieceFarm):
         self._hand_out([one for stretch in self._served for one in stretch.updates])
 
     def _next(self) -> _Stretch:
-        done = self.crew.next()
+        done = self.next_done()
         stretch = self._flying.pop(done.piece.number)
+        piece = done.piece
+        self._gauge.add(done.slave, piece.kind, piece.count, done.seconds, None, 0)
         if done.gradients is not None and self._policy.waits:
             # it is read when all have come
             done = Done(done.piece, done.updates, done.gradients.copy(), done.version, done.seconds)
         stretch.done = done
         return stretch
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stretch is under way."""
+        return not self._flying
+
+    @property
+    def steps(self) -> int:
+        """How many steps the longest replica has taken."""
+        return max(self._lengths, default=0)
+
+    def follow(self, other: PieceFarm, steps: int, minibatches: int) -> None:
+        """Go on with the counts as well."""
+        super().follow(other, steps, minibatches)
+        self._lengths, self._left = [steps], steps
+        self._begun = self._trained = self._before = minibatches
 
     # -- issuing ------------------------------------------------------------------------------
 
@@ -127,6 +151,8 @@ class LocalFarm(PieceFarm):
         flying = list(self._flying.values())
         if not flying:
             return True
+        if self.is_draining:
+            return False
         if flying[0].replica < 0:
             return len(flying) < self.crew.capacity
         return not self._policy.waits and len(flying) < self._count()
@@ -139,6 +165,10 @@ class LocalFarm(PieceFarm):
     def _issue_stretches(self, source: BatchSource, first: Batch) -> None:
         """Issue a round; or a stretch for a replica that has none under way."""
         count, steps = self._count(), self._policy.period.steps(self._pace)
+        lengths = self._policy.waits and self._fitting_lengths(count, steps)
+        if lengths:
+            self._issue_cut(source, first, lengths)
+            return
         wanted = count * steps if self._policy.waits else steps
         batches = [first]
         while len(batches) < wanted and source.has_more_of_kind:
@@ -151,7 +181,32 @@ class LocalFarm(PieceFarm):
         for replica, begin in enumerate(range(0, len(batches), length)):
             self._fly_replica(replica, batches[begin : begin + length])
 
-    def _fly_replica(self, replica: int, batches: Sequence[Batch]) -> None:
+    def _fitting_lengths(self, count: int, steps: int) -> dict[str, int]:
+        """Return the length of each slave's stretch where some are slow for good, else nothing.
+
+        Where the bits may not depend on who computes, or a round has another number of stretches
+        than there are slaves, all are alike.
+        """
+        names, slow = self.crew.names, self._gauge.slowness()
+        if self._policy.is_exact or len(names) != count or not slow.keys() & set(names):
+            return {}
+        return {name: max(1, steps // slow.get(name, 1)) for name in names}
+
+    def _issue_cut(self, source: BatchSource, first: Batch, lengths: Mapping[str, int]) -> None:
+        """Issue a round of stretches that are as long as slaves are quick."""
+        wanted = sum(lengths.values())
+        batches = [first]
+        while len(batches) < wanted and source.has_more_of_kind:
+            batches.append(source.issue())
+        end = begin = 0
+        total = 0
+        for replica, (name, length) in enumerate(lengths.items()):
+            total += length  # the last round of an epoch is shared in the same proportions
+            begin, end = end, round(len(batches) * total / wanted)
+            if end > begin:
+                self._fly_replica(replica, batches[begin:end], name)
+
+    def _fly_replica(self, replica: int, batches: Sequence[Batch], wish: str = "") -> None:
         centre = self._parameters.read_all()
         start = centre
         if self._policy.keeps_replicas:
@@ -160,12 +215,13 @@ class LocalFarm(PieceFarm):
             start = self._replicas[replica].copy()
         if self._policy.resets_momentum:
             start[self._parameters.values.size :] = 0
-        # what the solver keeps is zeros in a new replica, so its steps count from 0 (Adam looks)
-        length = 0 if self._policy.keeps_replicas else max(self._lengths, default=0)
+        # what the solver keeps in a new replica is the centre's: zeros, so its steps count from 0
+        # (Adam looks), or what another farm has left there
+        length = self._left if self._policy.keeps_replicas else max(self._lengths, default=0)
         self._lengths += [length] * (replica + 1 - len(self._lengths))
-        self._fly(_Stretch(batches, replica, start, self._exchanges))
+        self._fly(_Stretch(batches, replica, start, self._exchanges), wish)
 
-    def _fly(self, stretch: _Stretch) -> None:
+    def _fly(self, stretch: _Stretch, wish: str = "") -> None:
         first = stretch.batches[0]
         count = sum(batch.size for batch in stretch.batches)
         piece = Piece(self._number, first.epoch, first.kind, first.position, count)
@@ -186,7 +242,7 @@ class LocalFarm(PieceFarm):
             self._begun += len(jobs)
         self._flying[piece.number] = stretch
         self._number += 1
-        self.crew.submit(piece, joined, stretch.start)
+        self.crew.submit(piece, joined, stretch.start, wish)
 
     # -- exchanging ---------------------------------------------------------------------------
 
@@ -238,7 +294,7 @@ class LocalFarm(PieceFarm):
         mean = sum(one * count for one, count in self._staleness.items()) / max(total, 1)
         return {
             "exchanges": self._exchanges,
-            "steps_between_exchanges": self._trained / max(total, 1),
+            "steps_between_exchanges": (self._trained - self._before) / max(total, 1),
             "replicas": len(self._replicas) or self._count(),
             "effective_batch": self._samples / max(self._exchanges, 1),
             "staleness": {"mean": mean, "max": max(self._staleness, default=0)},

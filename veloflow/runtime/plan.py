@@ -18,14 +18,18 @@ import veloflow
 from veloflow.core import Settings
 from veloflow.errors import DefinitionError, NotFoundError
 from veloflow.runtime.definition import find_definition, known_definitions
+from veloflow.runtime.job_form import Workers
 from veloflow.runtime.session import Session
+from veloflow.runtime.worker import Worker
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from veloflow.devices import Device
     from veloflow.protocol.messages import Plan
     from veloflow.runtime.definition import Definition
 
-__all__ = ["checksum", "name_of", "session_of", "settings_of", "source_of"]
+__all__ = ["checksum", "name_of", "session_of", "settings_of", "source_of", "workers_of"]
 
 
 def name_of(definition: Definition) -> str:
@@ -133,3 +137,20 @@ def _session(definition: Definition, plan: Plan, device: Device) -> tuple[Sessio
     settings = Settings(**cast("dict[str, Any]", plan.settings))
     own = checksum(definition, plan.options, settings_of(settings))
     return Session(definition, plan.options, device, replace(settings, role="slave")), own
+
+
+def workers_of(session: Session, given: Mapping[str, object], stack: ExitStack) -> Workers:
+    """Return the worker of a slave's session, which makes others for jobs of other forms.
+
+    Args:
+        session: set up, with the role "slave".
+        given: its options.
+        stack: closes the other sessions.
+    """
+
+    def make(settings: Settings) -> Worker:
+        other = stack.enter_context(Session(session.definition, given, session.device, settings))
+        other.set_up()
+        return Worker(other)
+
+    return Workers(Worker(session), session.settings, make)

@@ -145,10 +145,17 @@ class Session:
         """Whether the user has asked for the end."""
         return self._interruption is not None and self._interruption.is_stopping
 
-    def employ(self, crew: Crew, sharing: Policy) -> None:
-        """Have ``crew`` compute what is a slave's part; the session is a master's, set up."""
+    def employ(self, crew: Crew, sharing: Policy, codec: str | None = None) -> None:
+        """Have ``crew`` compute what is a slave's part; the session is a master's, set up.
+
+        Args:
+            crew: who computes.
+            sharing: the mode.
+            codec: the one that the user has asked for; None where the mode may pick one.
+        """
         self.sharing = sharing
-        self.farm = make_farm(sharing, self.workflow, self.parameters, crew)
+        self.farm = make_farm(sharing, self.workflow, self.parameters, crew, codec)
+        self.farm.label = sharing_text(sharing)
         self.workflow.provide(Farm, self.farm)
 
     def run(self, *, checkpoint_every: float = 60.0) -> Result:

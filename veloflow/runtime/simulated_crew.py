@@ -20,6 +20,8 @@ from veloflow.devices.random import generator
 from veloflow.protocol.clocks import Clocks
 from veloflow.protocol.ledger import Ledger
 from veloflow.runtime.crew import Crew, Done
+from veloflow.runtime.inspection import TRAIN
+from veloflow.runtime.job_form import JobForm, Workers
 from veloflow.sharing.words import read_word
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from veloflow.protocol.messages import Piece
     from veloflow.runtime.found_vector import FoundVector
     from veloflow.runtime.worker import Jobs, Worker
+    from veloflow.sharing.policies import Policy
 
 __all__ = ["SimulatedCrew", "VirtualCluster", "parse_cluster"]
 
@@ -87,6 +90,7 @@ class _Slave:
     is_slow: bool
     is_idle: bool = True
     seconds: float = 0.0
+    version: int = 0  # of the parameters that it has; 0 for none of the master's
 
 
 @dataclass(order=True)
@@ -110,9 +114,15 @@ class SimulatedCrew(Crew):
     """
 
     def __init__(
-        self, worker: Worker, cluster: VirtualCluster, *, seed: int = 0, bound: int | None = None
+        self,
+        worker: Worker | Workers,
+        cluster: VirtualCluster,
+        *,
+        seed: int = 0,
+        bound: int | None = None,
     ) -> None:
         self.now = 0.0  #: seconds of virtual time
+        self.training = 0.0  #: those of them that went by while pieces of training were awaited
         self._worker = worker
         self._cluster = cluster
         self._random = generator(seed, "simulated crew")
@@ -123,6 +133,7 @@ class SimulatedCrew(Crew):
         self._ledger = Ledger()
         self._clocks = Clocks(self._ledger, bound)
         self._waiting: deque[tuple[Piece, Jobs, NDArray[Any] | None]] = deque()
+        self._wishes: dict[int, str] = {}
         self._coming: list[_End] = []
         self._order = count()
         self._values: NDArray[Any] | None = None
@@ -143,18 +154,45 @@ class SimulatedCrew(Crew):
         return self._cluster.slaves
 
     @property
+    def is_simulated(self) -> bool:
+        """Always."""
+        return True
+
+    @property
     def device(self) -> str:
         """The worker's device."""
         return self._worker.device
+
+    def adopt(self, policy: Policy, codec: str) -> None:
+        """Let the slaves do jobs of that form; what their codecs have left out is dropped."""
+        if not isinstance(self._worker, Workers):
+            super().adopt(policy, codec)
+            return
+        self._worker.use(JobForm.of_policy(policy, codec))
+        for slave in self._slaves:
+            slave.vector = self._worker.vector.renewed()
+        self._clocks.change(policy.bound)
 
     def publish(self, values: NDArray[np.floating], version: int) -> None:
         """Let pieces that are begun from now on be computed with these parameters."""
         self._values, self._version = np.array(values), version
 
-    def submit(self, piece: Piece, jobs: Jobs, start: NDArray[np.floating] | None = None) -> None:
+    @property
+    def names(self) -> list[str]:
+        """The names of all."""
+        return [f"s{number}" for number in range(self._cluster.slaves)]
+
+    def submit(
+        self,
+        piece: Piece,
+        jobs: Jobs,
+        start: NDArray[np.floating] | None = None,
+        wish: str = "",
+    ) -> None:
         """Put the piece last."""
         self._ledger.add([piece])
         self._waiting.append((piece, jobs, start))
+        self._wishes[piece.number] = wish
 
     def applied(self, number: int) -> None:
         """Let those go on who were held back by this piece."""
@@ -164,6 +202,8 @@ class SimulatedCrew(Crew):
         """Go to when the next piece is done."""
         self._deal()
         end = heapq.heappop(self._coming)
+        if end.done.piece.kind == TRAIN:
+            self.training += end.when - self.now
         self.now = end.when
         end.slave.is_idle = True
         number = end.done.piece.number
@@ -176,9 +216,11 @@ class SimulatedCrew(Crew):
         """Let idle slaves begin, those that are idle longest first."""
         while self._waiting:
             idle = [one for one in self._slaves if one.is_idle]
-            slave = next((one for one in idle if self._clocks.may_begin(one.name)), None)
-            if slave is None:
+            free = [one for one in idle if self._clocks.may_begin(one.name)]
+            if not free:
                 return
+            wish = self._wishes.pop(self._waiting[0][0].number)
+            slave = next((one for one in free if one.name == wish), free[0])
             self._begin(slave, *self._waiting.popleft())
 
     def _begin(
@@ -189,8 +231,7 @@ class SimulatedCrew(Crew):
         if start is None and self._values is not None:
             self._worker.load(self._values)
         updates = self._worker.work(piece.kind, jobs, start)
-        down = self._values if start is None else start
-        down_bytes = 0 if down is None else down.nbytes
+        down_bytes = self._down(slave, start)
         self._traffic["parameters"] += down_bytes
         up_bytes, vector = 0, None
         if self._worker.has_gradients(piece.kind):
@@ -199,11 +240,30 @@ class SimulatedCrew(Crew):
         slave.seconds += seconds
         slave.is_idle = False
         wire = 2 * self._cluster.latency + (down_bytes + up_bytes) / self._cluster.bandwidth
-        done = Done(piece, updates, vector, self._version, seconds)
+        done = Done(
+            piece,
+            updates,
+            vector,
+            self._version,
+            seconds,
+            slave=slave.name,
+            wire=wire,
+            nbytes=down_bytes + up_bytes,
+        )
         self._slaves.remove(slave)  # who has just begun is the last to begin again
         self._slaves.append(slave)
         end = self.now + seconds + wire
         heapq.heappush(self._coming, _End(end, next(self._order), slave, done))
+
+    def _down(self, slave: _Slave, start: NDArray[Any] | None) -> int:
+        """Return the bytes of the parameters that a slave is sent; it keeps those that it has."""
+        if start is not None:
+            slave.version = 0
+            return start.nbytes
+        if self._values is None or slave.version == self._version:
+            return 0
+        slave.version = self._version
+        return self._values.nbytes
 
     def _send(self, slave: _Slave, piece: Piece) -> tuple[int, NDArray[Any] | None]:
         """Return the bytes of what was found, and what arrives."""

@@ -32,14 +32,13 @@ from veloflow.runtime.keys import ClientKeys, check_address
 from veloflow.runtime.memory_transport import MemoryConnection
 from veloflow.runtime.mischief import Mischief
 from veloflow.runtime.offer import Offer
-from veloflow.runtime.plan import session_of
+from veloflow.runtime.plan import session_of, workers_of
 from veloflow.runtime.profile import Profile, profile_of_slave
 from veloflow.runtime.reachability import KeyRefusedError, check_way
 from veloflow.runtime.slave_computing import CAPACITY, Computing
 from veloflow.runtime.slave_shell import GLANCE, Shell
 from veloflow.runtime.transport import ZmqConnection
 from veloflow.runtime.unix_transport import UnixConnection
-from veloflow.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from veloflow.devices import Device
@@ -88,10 +87,11 @@ def run_slave(
         session, checksum = session_of(plan, device, accepts_source=accept_definition)
         if profile is not None:
             profile.watch(session)
-        with session:
+        with session, contextlib.ExitStack() as stack:
             session.set_up()
+            workers = workers_of(session, plan.options, stack)
             mischief = Mischief.from_environment(name)
-            computing = Computing(Worker(session), plan, session.parameters.dtype, mischief)
+            computing = Computing(workers, plan, session.parameters.dtype, mischief)
             try:
                 hello = Hello(
                     protocol=PROTOCOL,

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.protocol.messages import FrameHeader
+    from veloflow.runtime.job_form import Workers
     from veloflow.runtime.mischief import Mischief
     from veloflow.runtime.replica import Replica
     from veloflow.runtime.transport import Frame
-    from veloflow.runtime.worker import Worker
 
 __all__ = ["CAPACITY", "Computing"]
 
@@ -47,7 +47,7 @@ CAPACITY = 2
 class _Memory:
     """The shared memory of the run, where this process can reach it."""
 
-    def __init__(self, plan: Plan, dtype: np.dtype[np.generic], worker: Worker) -> None:
+    def __init__(self, plan: Plan, dtype: np.dtype[np.generic], worker: Workers) -> None:
         self.name = ""
         self.board: Board | None = None
         self.outbox: Outbox | None = None
@@ -92,7 +92,7 @@ class Computing:
     """A worker whose parameters come from shared memory or from frames."""
 
     def __init__(
-        self, worker: Worker, plan: Plan, dtype: np.dtype[np.generic], mischief: Mischief
+        self, worker: Workers, plan: Plan, dtype: np.dtype[np.generic], mischief: Mischief
     ) -> None:
         self.worker = worker
         self.mischief = mischief
@@ -148,6 +148,8 @@ class Computing:
     def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
         """Compute a job; None when its parameters are not there any more."""
         jobs: dict[str, Payload] = {**unpack(job.data, job.frames, frames)}
+        if self.worker.turn_to(jobs):
+            self._state = 0
         if ORDER in jobs:
             return self._do_rounds(job, jobs)
         if not self._load(job, frames):
@@ -159,7 +161,8 @@ class Computing:
         for header, frame in zip(job.frames, frames, strict=True):
             if header.name == "start":
                 start = view(header, frame)
-        early = self._early if self.memory.outbox is None else None
+        is_plain = self.memory.outbox is None and self.worker.vector.is_shared
+        early = self._early if is_plain else None
         if early is not None and self.worker.has_gradients(kind):
             updates = early.work(job.lease, partial(self.worker.work, kind, jobs, start))
         else:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Payload
+    from veloflow.runtime.job_form import Workers
     from veloflow.runtime.mischief import Mischief
     from veloflow.runtime.replica import Replica
-    from veloflow.runtime.worker import Worker
 
 __all__ = ["Rounds"]
 
@@ -41,7 +41,7 @@ class Rounds:
         name: of this slave's log.
     """
 
-    def __init__(self, worker: Worker, folder: Path, name: str) -> None:
+    def __init__(self, worker: Workers, folder: Path, name: str) -> None:
         self._worker = worker
         self._folder = folder
         self._name = name

@@ -75,10 +75,12 @@ class TaskFarm(PieceFarm):
         for number in self._unseen:
             self.crew.applied(number)
         limit = self._policy.tasks(self.crew.slaves, self.crew.capacity)
+        if self.is_draining and self._count:
+            limit = self._count
         while self._count < max(1, limit) and source.has_more_of_kind:
             self._begin(source, source.issue())
         while True:
-            done = self.crew.next()
+            done = self.next_done()
             task = self._flying.pop(done.piece.number)
             vector = self._take(task, done)
             if task.is_whole:
@@ -88,6 +90,11 @@ class TaskFarm(PieceFarm):
         source.serve(task.batch)
         if vector is not None:
             self._apply(task, done, vector)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no minibatch is under way."""
+        return not self._flying
 
     def _begin(self, source: BatchSource, batch: Batch) -> None:
         cut = self._policy.cut

@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, session: Session) -> None:
         self.device = session.device.name
-        self._parameters = session.parameters
+        self.parameters = self._parameters = session.parameters
         self._workflow = session.workflow
         self._is_local = session.settings.local
         self.vector = found_vector_of(session.parameters, session.settings)

@@ -28,6 +28,7 @@ class Compared(Protocol):
     staleness: float
     curve: list[tuple[float, float]]
     failure: str
+    picked: str
 
     @property
     def error(self) -> float:
@@ -53,9 +54,10 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
         if row.failure:
             table.add_row(row.sharing, row.codec, f"failed: {row.failure:.60}")
             continue
+        name = f"{row.sharing}: {row.picked}" if row.picked else row.sharing
         error = f"{row.error:.2f}" + (f" ± {row.spread:.2f}" if row.spread else "")
         table.add_row(
-            *(row.sharing, row.codec, error, duration(row.seconds), _size(row.updates)),
+            *(name, row.codec, error, duration(row.seconds), _size(row.updates)),
             *(f"{row.less:.1f}", _size(row.parameters), f"{100 * row.waiting:.0f} %"),
             f"{row.staleness:.1f}",
         )
@@ -68,12 +70,14 @@ def comparison_chart(rows: Sequence[Compared], path: Path, title: str) -> None:
     Raises:
         InputError: the file is neither .svg nor .png.
     """
-    curves = [
-        Curve(f"{row.sharing} {row.codec}".removesuffix(" plain"), row.curve[1:])
-        for row in rows
-        if not row.failure
-    ]
+    curves = [Curve(_label(row), row.curve[1:]) for row in rows if not row.failure]
     draw_chart(path, title, "seconds of training", "error", curves)
+
+
+def _label(row: Compared) -> str:
+    if row.picked:
+        return f"{row.sharing}: {row.picked}"
+    return f"{row.sharing} {row.codec}".removesuffix(" plain")
 
 
 def _size(count: float) -> str:

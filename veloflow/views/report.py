@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from veloflow.views.sharing import sharing_rows
 from veloflow.views.times import duration, read_times, shares, times_of
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def summary_tables(record: Mapping[str, Any]) -> list[RenderableType]:
     if best:
         facts.add_row("best", best)
     facts.add_row("time", f"{duration(record['seconds'])}, start-up not counted")
+    for name, text in sharing_rows(record):
+        facts.add_row(name, Text(text))
     facts.add_row("sha256", f"{record['parameters_sha256'][:12]}… of the parameters")
     return ["", facts, *([_slowest(record)] if record["unit_seconds"] else [])]
 

@@ -15,8 +15,17 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from veloflow.core import EpochDone, Events, Message, Progress, Settings, Workflow
+from veloflow.core import (
+    EpochDone,
+    Events,
+    Message,
+    Progress,
+    Settings,
+    SharingStatus,
+    Workflow,
+)
 from veloflow.views.report import summary_tables
+from veloflow.views.sharing import sharing_words
 from veloflow.views.times import duration
 
 if TYPE_CHECKING:
@@ -70,7 +79,7 @@ class TerminalView:
 
     Args:
         as_json: print a JSON object a line for each event instead: ``{"event": "start" | "message"
-            | "epoch" | "result" | "failed", …}``. What is not finite is null.
+            | "epoch" | "sharing" | "result" | "failed", …}``. What is not finite is null.
         quiet: show nothing.
         console: where to write.
         clock: returns seconds.
@@ -90,6 +99,7 @@ class TerminalView:
         self._clock = clock
         self._started = clock()
         self._bars: ProgressBars | None = None
+        self._sharing: SharingStatus | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +120,7 @@ class TerminalView:
         """Follow a run that is about to start."""
         session.events.subscribe(EpochDone, self._on_epoch)
         session.events.subscribe(Message, self._on_message)
+        session.events.subscribe(SharingStatus, self._on_sharing)
         self._started = self._clock()
         if self._quiet:
             return
@@ -143,8 +154,15 @@ class TerminalView:
         if self._as_json:
             record = dict(event.record)
             self._say_json("epoch", record=record, improved=event.improved, seconds=seconds)
+            if self._sharing is not None:
+                self._say_json("sharing", **self._sharing.values)
         else:
             self._say(epoch_line(event.record, improved=event.improved, seconds=seconds))
+
+    def _on_sharing(self, event: SharingStatus) -> None:
+        self._sharing = event
+        if self._bars is not None:
+            self._bars.sharing = sharing_words(event.values)
 
     def _on_message(self, event: Message) -> None:
         if self._quiet:
@@ -185,6 +203,7 @@ class ProgressBars:
         self._clock = clock
         self._started = clock()
         self._failed: dict[str, str] = {}
+        self.sharing = ""  #: a line on the sharing of parameters
         self._spinner = Spinner("dots", "preparing")
         self._live = Live(
             console=console, refresh_per_second=10, transient=True, get_renderable=self._draw
@@ -204,15 +223,16 @@ class ProgressBars:
             Text(f"the progress of unit {path!r} cannot be shown: {why}", "yellow")
             for path, why in self._failed.items()
         ]
+        shared = [Text(self.sharing, "dim")] if self.sharing else []
         if not found:
-            return Group(*failures, self._spinner)
+            return Group(*failures, self._spinner, *shared)
         rows = Table.grid(padding=(0, 2))
         seconds = f"{self._clock() - self._started:.0f} s"
         for one in found:
             bar = ProgressBar(one.total, min(one.done, one.total), width=32)
             rows.add_row(one.text, bar, f"{one.done:,}/{one.total:,}", seconds)
             seconds = ""
-        return Group(*failures, rows)
+        return Group(*failures, rows, *shared)
 
     def _ask(self) -> list[Progress]:
         found = []

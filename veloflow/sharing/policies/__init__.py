@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 
 from veloflow.errors import DefinitionError
 from veloflow.sharing.policies.asynchronous import Async
+from veloflow.sharing.policies.automatic import Auto
 from veloflow.sharing.policies.average import Average
 from veloflow.sharing.policies.base import GradientPolicy, LocalPolicy, Period, Policy
 from veloflow.sharing.policies.bounded import Bounded
@@ -16,6 +17,7 @@ from veloflow.sharing.words import read_word, write_word
 
 __all__ = [
     "Async",
+    "Auto",
     "Average",
     "Bounded",
     "Elastic",
@@ -33,7 +35,7 @@ __all__ = [
 #: others add to these by an entry point whose name is the mode's and whose object is its class
 GROUP = "veloflow.policies"
 
-_OWN: tuple[type[Policy], ...] = (Sync, Async, Bounded, Average, Elastic, Groups)
+_OWN: tuple[type[Policy], ...] = (Sync, Async, Bounded, Average, Elastic, Groups, Auto)
 
 
 def known_policies() -> dict[str, type[Policy]]:
