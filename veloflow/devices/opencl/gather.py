@@ -92,7 +92,8 @@ def _recipe(engine: Engine, source: Array, indices: Array, out: Array) -> Recipe
 
 def _call(engine: Engine, sizes: tuple[int, int, int], out: Array, fill: float) -> Call:
     rows, width, _ = sizes
-    size, local = engine.spread(rows, max(1, _ELEMENTS // max(1, width)))
+    units = rows if engine.hardware.is_cpu else rows * width
+    size, local = engine.spread(units, max(1, _ELEMENTS // max(1, width)))
     arguments: tuple[Argument, ...] = (
         *(ArrayArgument(name) for name in ("source", "indices", "out")),
         *(np.int64(number) for number in sizes),

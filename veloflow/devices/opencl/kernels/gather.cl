@@ -3,6 +3,13 @@
 kernel void gather(global const SOURCE *source, global const INDEX *indices, global OUT *out,
                    const long rows, const long width, const long height, const OUT fill)
 {
+#ifdef TAKE_TURNS // a work-item an element: neighbours read and write neighbouring memory
+    EACH(unit, rows * width) {
+        const long from = indices[unit / width];
+        const bool known = from >= 0 && from < height;
+        STORE(OUT, out + unit, known ? CONVERT(source[from * width + unit % width]) : fill, 1);
+    }
+#else
     EACH(row, rows) {
         const long from = indices[row];
         const bool known = from >= 0 && from < height;
@@ -16,4 +23,5 @@ kernel void gather(global const SOURCE *source, global const INDEX *indices, glo
                 STORE(OUT, target + column, ALL(fill), count);
         }
     }
+#endif
 }
