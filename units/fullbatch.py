@@ -13,6 +13,7 @@ import numpy as np
 
 from veloflow.devices.random import generator
 from veloflow.errors import DataError, InputError
+from veloflow.units.byte_samples import ByteSamples, line_of
 from veloflow.units.drift import DriftTest, checked_drift, warn_of_drift
 from veloflow.units.labels import (
     Label,
@@ -182,6 +183,7 @@ class FullBatchLoader(Loader):
     def prepare(self) -> None:
         """Put the data set onto the device and bind the gathering; a master has no use for it."""
         self._data: Array | None = None
+        self._bytes: ByteSamples | None = None
         self._picked: NDArray[np.int32] | None = None
         if self.settings.role == "master":
             return
@@ -204,9 +206,20 @@ class FullBatchLoader(Loader):
             self._bind(weights, self.minibatch_weights)
 
     def _place_data(self) -> None:
+        line = self._line()
+        if line is not None:
+            self._bytes = ByteSamples(self._raw, self._indices, self.minibatch_data, line)
+            return
         self._data = self.device.zeros(self._raw.shape, self.sample_dtype or self.settings.dtype)
         self._write_normalized(self._data)
         self._bind(self._data, self.minibatch_data)
+
+    def _line(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return how bytes become numbers; None where the device has numbers only."""
+        is_bytes = self._raw.dtype == np.uint8 and len(self._raw) > 0
+        if not is_bytes or self.sample_dtype is not None or not self.device.keeps_bytes:
+            return None
+        return line_of(self.normalizer, self._raw)
 
     def _write_normalized(self, data: Array) -> None:
         """Normalize the data set into ``data``, some samples at a time.
@@ -225,6 +238,8 @@ class FullBatchLoader(Loader):
     def fill_minibatch(self) -> None:
         """Gather data, labels and targets."""
         self._indices.write(self.minibatch_indices)
+        if self._bytes is not None:
+            self._bytes(is_whole=self.minibatch_size == len(self.minibatch_indices))
         if self._picked is not None:
             self._pick_labels(self._picked)
         for launch in self._launches:
@@ -260,6 +275,8 @@ class FullBatchLoader(Loader):
         super().restore(state)
         if self._data is not None:
             self._write_normalized(self._data)
+        elif self._bytes is not None:
+            self._place_data()
 
 
 def _check(samples: Samples, path: str) -> None:

@@ -180,6 +180,8 @@ class Device(ABC):
     precision_level: int = 0
     #: bytes from which on an array is worth to lie in memory that others use at other times
     least_shared: int = 0
+    #: whether bytes of a data set stay bytes in its memory, and become numbers in each minibatch
+    keeps_bytes: bool = False
 
     # -- memory -------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ class Pending:
         self._busy: set[int] = set()  #: buffers of launches that may still be running
         self._seen: OrderedDict[tuple[Bound, ...], int] = OrderedDict()
         self._plans: OrderedDict[tuple[Bound, ...], Plan] = OrderedDict()
+        self._last: set[Bound] = set()  #: with which plans end
         self._lock = threading.RLock()
         self.use(queue, queue.finish, None)
 
@@ -111,6 +112,7 @@ class Pending:
         """Give launches to this queue; with ``enqueue``, each at once and by this function."""
         self.queue, self._finish = queue, finish
         self._plans.clear()
+        self._last.clear()
         self._is_watched = enqueue is not None
         self._enqueue = enqueue or cl.enqueue_nd_range_kernel
 
@@ -118,8 +120,9 @@ class Pending:
         """Take in a launch."""
         self._bound.append(bound)
         self._given.append(given)
-        if self._is_watched or len(self._bound) >= _LONGEST:
-            self.flush()
+        is_long = self._is_watched or len(self._bound) >= _LONGEST
+        if is_long or (bound in self._last and tuple(self._bound) in self._plans):
+            self.flush()  # a plan is complete: there is nothing to wait for
 
     def flush(self) -> None:
         """Give all launches to the driver; nothing waits."""
@@ -191,6 +194,7 @@ class Pending:
         self._plans[sequence] = plan
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)
+        self._last = {known[-1] for known in self._plans}
 
     def _planned(self, sequence: tuple[Bound, ...]) -> Plan:
         steps = [(step, place) for place, bound in enumerate(sequence) for step in bound.steps]
