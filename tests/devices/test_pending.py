@@ -173,7 +173,9 @@ def test_a_launch_keeps_its_arrays(opened):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("sizes", [(16, 1, 1), (17, 3, 40), (100, 10, 100), (18, 70, 5)])
+@pytest.mark.parametrize(
+    "sizes", [(16, 1, 1), (17, 3, 40), (100, 10, 100), (18, 70, 5), (16, 20, 5)]
+)
 @pytest.mark.parametrize("flip", [False, True])
 def test_products_that_go_by_rows(opened, dtype, sizes, flip):
     device = opened()

@@ -122,7 +122,9 @@ def gemm(
     if engine.hardware.is_cpu and problem.work >= _BLAS and not stacked:
         return _by_blas(engine, problem, a, b, out, bias, activation)
     is_plain = not (transpose_a or stacked) and (alpha, beta) == (1.0, 0.0)
-    if is_plain and fits(engine, problem.rows, problem.columns, problem.inner):
+    if is_plain and fits(
+        engine, problem.rows, problem.columns, problem.inner, transpose_b=transpose_b
+    ):
         return row_products(
             engine, a, b, out, transpose_b=transpose_b, bias=bias, activation=activation
         )
