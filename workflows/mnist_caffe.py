@@ -7,12 +7,26 @@ from veloflow.units import (
     FanIn,
     IDXLoader,
     Inv,
+    Layer,
     conv,
     max_pool,
     softmax,
     softplus,
     standard_workflow,
 )
+
+
+def lenet(first: int, second: int, hidden: int) -> list[Layer]:
+    """Return two convolutions of 5 x 5 with so many kernels and two dense layers, for 10 digits."""
+    filling = FanIn()
+    return [
+        conv(first, 5, "linear", weights_filling=filling),
+        max_pool(2),
+        conv(second, 5, "linear", weights_filling=filling),
+        max_pool(2),
+        softplus(hidden, weights_filling=filling),
+        softmax(10, weights_filling=filling),
+    ]
 
 
 def build(
@@ -35,18 +49,10 @@ def build(
         moment: the momentum.
         decay: the weight decay.
     """
-    filling = FanIn()
     standard_workflow(
         wf,
         loader=IDXLoader(wf, data, minibatch_size=minibatch),
-        layers=[
-            conv(20, 5, "linear", weights_filling=filling),
-            max_pool(2),
-            conv(50, 5, "linear", weights_filling=filling),
-            max_pool(2),
-            softplus(500, weights_filling=filling),
-            softmax(10, weights_filling=filling),
-        ],
+        layers=lenet(20, 50, 500),
         max_epochs=epochs,
         policy=Inv(gamma=1e-4, power=0.75),
         learning_rate=rate,

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from veloflow import Workflow
-from veloflow.units import FanIn, IDXLoader, conv, max_pool, softmax, softplus, standard_workflow
+from veloflow.units import IDXLoader, standard_workflow
+from veloflow.workflows.mnist_caffe import lenet
 
 
 def build(
@@ -26,18 +27,10 @@ def build(
         moment: the momentum.
         decay: the weight decay.
     """
-    filling = FanIn()
     standard_workflow(
         wf,
         loader=IDXLoader(wf, data, minibatch_size=minibatch),
-        layers=[
-            conv(64, 5, "linear", weights_filling=filling),
-            max_pool(2),
-            conv(87, 5, "linear", weights_filling=filling),
-            max_pool(2),
-            softplus(791, weights_filling=filling),
-            softmax(10, weights_filling=filling),
-        ],
+        layers=lenet(64, 87, 791),
         max_epochs=epochs,
         learning_rate=rate,
         gradient_moment=moment,

@@ -41,6 +41,7 @@ from veloflow.units.splitting import Slice, Split
 if TYPE_CHECKING:
     from veloflow.core import Unit
     from veloflow.models.onnx_graph import OnnxGraph
+    from veloflow.units.forward import Forward
 
 __all__ = ["add_normalizer", "add_unit", "has_onnx_node", "onnx_node"]
 
@@ -195,7 +196,7 @@ def _split(unit: Split, graph: OnnxGraph) -> Mapping[str, str]:
 # -- images ----------------------------------------------------------------------------------------
 
 
-def images_of(unit: Conv | Deconv | Pooling, graph: OnnxGraph) -> str:
+def images_of(unit: Forward, graph: OnnxGraph) -> str:
     """Return the input as (batch, channels, height, width)."""
     x = graph.input(unit)
     if len(unit.input.shape) == 3:  # one channel, which is not written
