@@ -134,7 +134,9 @@ class Conv(Forward):
         """Fill the parameters and bind the convolution."""
         assert self.weights is not None
         default = min(1 / math.sqrt(self.weights.shape[1]), 0.05)
-        self._fill_parameter(self.weights, self.weights_filling, default)
+        channels = self.window.image[2] // self.groups
+        shape = (self.kernels, *self.size, channels)
+        self._fill_parameter(self.weights, self.weights_filling, default, shape)
         self._fill_parameter(self.bias, self.bias_filling, default)
         formula = self.activation.formula
         self._launches = [

@@ -118,7 +118,8 @@ class Deconv(Forward):
         assert self.weights is not None
         seen = math.prod(self.size) * self.weights.shape[0] // self.groups
         default = min(1 / math.sqrt(seen), 0.05)
-        self._fill_parameter(self.weights, self.weights_filling, default)
+        shape = (self.weights.shape[0], *self.size, self.kernels // self.groups)
+        self._fill_parameter(self.weights, self.weights_filling, default, shape)
         self._fill_parameter(self.bias, self.bias_filling, default)
         sums = self.output if self.sums is None else self.sums
         adjoint = self.device.convolution_gradient(

@@ -80,12 +80,24 @@ class Forward(DeviceUnit):
         return theirs.lend(self.declare(*shape))
 
     def _fill_parameter(
-        self, parameter: Parameter | None, filling: Filling, default: float
+        self,
+        parameter: Parameter | None,
+        filling: Filling,
+        default: float,
+        shape: tuple[int, ...] | None = None,
     ) -> None:
-        """Write initial values, unless another unit does."""
+        """Write initial values, unless another unit does.
+
+        Args:
+            parameter: what to fill, if there is one.
+            filling: what fills it.
+            default: the layer's own magnitude.
+            shape: as the filling sees it, where the parameter is flatter.
+        """
         if parameter is not None and parameter.owner is None:
             random = self._random(parameter.name.rpartition("/")[2])
-            parameter.value.write(filling.fill(random, parameter.shape, default))
+            values = filling.fill(random, parameter.shape if shape is None else shape, default)
+            parameter.value.write(values.reshape(parameter.shape))
 
     def _random(self, purpose: str) -> np.random.Generator:
         """Return the unit's own generator for ``purpose``: a function of seed and names only."""

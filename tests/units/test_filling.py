@@ -10,7 +10,9 @@ import torch
 from networks import network
 
 from veloflow.errors import InputError, ShapeError
+from veloflow.runtime.api import prepare
 from veloflow.units import (
+    ArrayLoader,
     Constant,
     FanIn,
     Gabor,
@@ -19,11 +21,14 @@ from veloflow.units import (
     He,
     Orthogonal,
     Uniform,
+    conv,
+    deconv,
     linear,
     relu,
     sigmoid,
     softmax,
     softplus,
+    standard_workflow,
     tanh,
 )
 from veloflow.units.filling import magnitude
@@ -134,6 +139,32 @@ def test_gabor_filters():
     np.testing.assert_allclose(bank[0], -bank[1], atol=1e-12)
     np.testing.assert_allclose(bank[0, :, :, 0], bank[4, :, :, 0].T, atol=1e-12)
     assert len({one.tobytes() for one in bank}) == 96
+
+
+def _kernels(layer):
+    found = {}
+
+    def build(wf):
+        loader = ArrayLoader(wf, np.zeros((4, 9, 9, 3)), [0, 1, 0, 1], minibatch_size=4)
+        units = standard_workflow(wf, loader=loader, layers=[layer, softmax(2)], max_epochs=1)
+        found["unit"] = units.forwards[0]
+
+    with prepare(build, device="numpy", dtype="float64"):
+        return np.array(found["unit"].weights.value.read())
+
+
+def test_convolutions_are_filled_as_kernels():
+    values = _kernels(conv(100, 7, weights_filling=Gabor(0.3))).reshape(100, 7, 7, 3)
+    np.testing.assert_allclose(values[:96].mean(axis=(1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(values[0], -values[1], atol=1e-12)
+    # torch's fan out of a convolution counts the places of a kernel, too
+    for layer, torchs in (
+        (conv(64, 5, weights_filling=Glorot()), torch.empty(64, 3, 5, 5)),
+        (deconv(64, 5, weights_filling=Glorot()), torch.empty(3, 64, 5, 5)),
+        (conv(63, 5, groups=3, weights_filling=Glorot()), torch.empty(63, 1, 5, 5)),
+    ):
+        theirs = torch.nn.init.xavier_uniform_(torchs).numpy()
+        assert _kernels(layer).std() == pytest.approx(theirs.std(), rel=0.05)
 
 
 def test_gabor_needs_kernels():
