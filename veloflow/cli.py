@@ -113,6 +113,8 @@ def main() -> None:
 )
 @click.option("--codec", metavar="CODEC",
               help="How updates travel: plain, float16, int8, onebit, topk:0.01 ...")  # fmt: skip
+@click.option("--topology", default="star", metavar="WAYS",
+              help="Gradients go by: star (the master), servers:2, ring, tree.")  # fmt: skip
 @click.option("--slaves", default="0", metavar="N|MIN:MAX",
               help="Compute in N local slave processes; more or fewer of them as work waits.",
               )  # fmt: skip

@@ -12,7 +12,10 @@ from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.parameters import Mover, Parameters
 from veloflow.runtime.ahead import Ahead
 from veloflow.runtime.crew import Done
+from veloflow.runtime.exchanged import Exchanged
+from veloflow.runtime.peer_order import BROKEN
 from veloflow.runtime.round_order import ORDER, SUM, named
+from veloflow.sharing.topologies import parse_topology
 
 
 class Source:
@@ -245,3 +248,104 @@ def test_without_a_team_everything_is_computed_one_by_one(make):
     assert ahead.next_round(source) is None
     assert source.issued == 0
     assert not ahead.left
+
+
+# -- groups that exchange gradients ----------------------------------------------------------------
+
+
+class Group:
+    """A crew of a group whose blocks are broken as a test says."""
+
+    patience, topology = 1.0, parse_topology("ring")
+
+    def __init__(self, broken=(), spoiled=(), teams=None):
+        self.broken, self.spoiled = set(broken), set(spoiled)
+        self.teams = deque(teams or [])
+        self.ready, self.orders, self.withdrawn, self.versions = deque(), [], [], []
+
+    def team(self):
+        return self.teams.popleft() if self.teams else ["s1", "s2"]
+
+    def show_state(self, state, steps, version):
+        self.versions.append(version)
+
+    def publish(self, values, version):
+        pass
+
+    def submit_group(self, parts):
+        number = parts[0][1].number
+        self.orders.append([order for _, order, _ in parts])
+        if number in self.broken:
+            self.ready.append(Done(parts[0][0], {BROKEN: {}}, None, 0))
+            return
+        for piece, order, _ in parts:
+            state = np.full(256, 1.0)
+            updates = {
+                named(at, shard, "gd"): {"loss": float(shard)}
+                for at in range(len(order.shards))
+                for shard in order.own(at)
+            }
+            updates["step/gd"] = {"steps": 7}
+            wrong = float(order.member) if number in self.spoiled else 0.0
+            updates[ORDER] = {SUM: 256.0 + wrong}
+            self.ready.append(Done(piece, updates, state, order.state))
+
+    def next(self):
+        return self.ready.popleft()
+
+    def withdraw(self, numbers):
+        self.withdrawn.append(sorted(numbers))
+        self.ready.clear()
+
+
+def begin(crew):
+    workflow = Workflow(name="w")
+    unit = Steady(workflow)
+    parameters = Parameters(NumpyDevice())
+    parameters.declare("w", (3,)).slot("velocity")
+    parameters.allocate()
+    return Exchanged(Counter(), crew, parameters, [unit], 2)
+
+
+def served(ahead, source, count):
+    """Serve so many minibatches as a farm does; return them, and which were computed alone."""
+    order, alone = [], []
+    for _ in range(count):
+        found = ahead.next_round(source)
+        if found is None:
+            batch = ahead.left.popleft() if ahead.left else source.issue()
+            alone.append(batch.position)
+        else:
+            batch = found.batch
+        order.append(batch.position)
+    return order, alone
+
+
+@pytest.mark.parametrize("broken", [(), (0,), (1,), (0, 1, 2), (1, 2)])
+def test_a_broken_block_comes_again_before_what_was_issued_after_it(broken):
+    crew = Group(broken)
+    ahead = begin(crew)
+    order, alone = served(ahead, Source(train=9, validation=0), 9)
+    assert order == [4 * one for one in range(9)]
+    assert alone == [32]  # the last of a class, always
+    assert ahead.broken == len(broken) == len(crew.withdrawn)
+    states = [orders[0].state for orders in crew.orders]
+    assert states == sorted(set(states))  # none begins with a state that a broken one may have left
+    assert len({orders[0].number for orders in crew.orders}) == len(crew.orders)
+
+
+def test_without_a_group_minibatches_are_computed_one_by_one_in_order():
+    crew = Group((0,), teams=[["s1", "s2"], [], []])
+    ahead = begin(crew)
+    order, alone = served(ahead, Source(train=9, validation=0), 9)
+    assert order == [4 * one for one in range(9)]
+    assert alone[0] == 0
+
+
+def test_members_with_different_states_are_found_out_one_by_one():
+    crew = Group(spoiled=(1,))
+    ahead = begin(crew)
+    order, alone = served(ahead, Source(train=9, validation=0), 9)
+    assert order == [4 * one for one in range(9)]
+    assert ahead.abandoned == 1
+    assert len(alone) > 1

@@ -121,6 +121,7 @@ class Hello(_Record, frozen=True):
         capacity: how many jobs it takes at once: one to compute, the others in advance.
         former: the id it had before it lost the master, or ''.
         moves: whether it can move a copy of the parameters itself, to the master's bits.
+        peer: where other slaves reach it, if it can compute with them; or ''.
     """
 
     protocol: Count
@@ -134,6 +135,7 @@ class Hello(_Record, frozen=True):
     capacity: Annotated[int, Meta(ge=1, le=64)] = 2
     former: Name = ""
     moves: bool = False
+    peer: Name = ""
 
 
 class Update(_Record, frozen=True):
@@ -236,6 +238,9 @@ class Plan(_Record, frozen=True):
         token: see ``folder``.
         parameters: how many numbers the flat vector of parameters has.
         source: the text of the definition, where the master sends it.
+        topology: by which ways gradients come together.
+        peers: of the group that exchanges gradients: its secret token, and where there are keys
+            its public and its secret one; empty in a star.
     """
 
     workflow: Name
@@ -246,6 +251,8 @@ class Plan(_Record, frozen=True):
     token: Name
     parameters: Count
     source: Annotated[str, Meta(max_length=1_000_000)] = ""
+    topology: Name = "star"
+    peers: tuple[Name, ...] = ()
 
 
 class Introduce(_Record, frozen=True):

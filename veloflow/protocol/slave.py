@@ -96,6 +96,7 @@ class Slave:
         self.beat_every = 0.0
         self._hello = hello
         self.memory = hello.memory  #: what the next hello says of shared memory
+        self.peer = hello.peer  #: and of the way to it from other slaves
         self.tells_residual = False  #: whether the master must be told what the codec leaves out
         self._patience = patience
         self._give_up = give_up * patience
@@ -134,7 +135,9 @@ class Slave:
     def _greet(self, now: float) -> list[SlaveAction]:
         self._next_hello = now + self._wait
         self._wait = min(2 * self._wait, _LONGEST_WAIT * self._patience)
-        hello = msgspec.structs.replace(self._hello, former=self.id, memory=self.memory)
+        hello = msgspec.structs.replace(
+            self._hello, former=self.id, memory=self.memory, peer=self.peer
+        )
         return [Tell(hello)]
 
     def is_stranger(self, question: Introduce, now: float) -> bool:

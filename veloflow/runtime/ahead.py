@@ -26,12 +26,12 @@ from veloflow.runtime.round_log import LogShape
 from veloflow.runtime.round_order import ORDER, STEP, SUM, Order, named, part_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from veloflow.devices.parameters import Parameters
     from veloflow.runtime.crew import Crew, Done
 
-__all__ = ["Ahead", "Ledgered", "Round"]
+__all__ = ["Ahead", "Block", "Ledgered", "Round", "rounds_of", "sum_of"]
 
 _TRAIN = 2
 #: seconds that a block is to take: messages cost little then, and what a loss costs is little too
@@ -64,7 +64,7 @@ class Round:
 
 
 @dataclass
-class _Block:
+class Block:
     """Minibatches that are computed together.
 
     ``pieces`` are the members of the team by the number of the piece that is each one's part.
@@ -104,7 +104,7 @@ class Ahead:
         self._shards = shards
         self._shape: LogShape | None = None
         self._number = 0
-        self._running: deque[_Block] = deque()
+        self._running: deque[Block] = deque()
         self._rounds: deque[Round] = deque()
         #: minibatches that were issued and are to be computed one by one
         self.left: deque[Batch] = deque()
@@ -194,7 +194,7 @@ class Ahead:
         if not self._running:
             self._show_state()
         members = min(len(team), self._shape.shards)
-        block = _Block(batches, self._shape.shards, {})
+        block = Block(batches, self._shape.shards, {})
         orders: list[tuple[Piece, Order]] = []
         for member in range(members):
             order = Order(
@@ -225,7 +225,7 @@ class Ahead:
             number = done.piece.number
             owner = next(one for one in self._running if number in one.pieces)
             owner.found[owner.pieces[number]] = done
-        sums = [_sum_of(done) for done in block.found.values()]
+        sums = [sum_of(done) for done in block.found.values()]
         if not math.isfinite(sums[0]) or any(one != sums[0] for one in sums):
             self._abandon()
             return
@@ -233,7 +233,8 @@ class Ahead:
         self._take(block.found[0])
         self._measure(len(block.batches))
         self._launch(source)
-        self._rounds.extend(_rounds_of(block, self._reporting))
+        owners = {shard: shard % len(block.pieces) for shard in range(block.shards)}
+        self._rounds.extend(rounds_of(block, self._reporting, owners))
         self.blocks += 1
 
     def _take(self, first: Done) -> None:
@@ -267,7 +268,11 @@ class Ahead:
         a_round = (now - self._since) / rounds
         self._since = now
         # few different sizes, for how long a piece may take is known by pieces of its size
-        self._wanted = 1 << max(1, int(math.log2(max(_BLOCK / a_round, 2))))
+        self._wanted = 1 << max(1, int(math.log2(max(self._target() / a_round, 2))))
+
+    def _target(self) -> float:
+        """Return how many seconds a block is to take."""
+        return _BLOCK
 
     # -- the state ----------------------------------------------------------------------------
 
@@ -285,21 +290,27 @@ class Ahead:
             self._crew.show_state(state, self._steps(), self._shown)
 
 
-def _sum_of(done: Done) -> float:
+def sum_of(done: Done) -> float:
+    """Return the sum of the state that the member has now who did this part of a block."""
     value = done.updates[ORDER][SUM]
     assert isinstance(value, float)
     return value
 
 
-def _rounds_of(block: _Block, reporting: Sequence[Unit]) -> list[Round]:
-    """Return what was found, sorted by round and shard."""
-    members = len(block.pieces)
+def rounds_of(block: Block, reporting: Sequence[Unit], owners: Mapping[int, int]) -> list[Round]:
+    """Return what was found, sorted by round and shard.
+
+    Args:
+        block: whose parts are all found.
+        reporting: the units that say something.
+        owners: the members by the shards that are theirs.
+    """
     return [
         Round(
             batch,
             [
                 {
-                    unit.path: block.found[shard % members].updates[named(at, shard, unit.path)]
+                    unit.path: block.found[owners[shard]].updates[named(at, shard, unit.path)]
                     for unit in reporting
                 }
                 for shard in range(block.shards)

@@ -26,7 +26,7 @@ from veloflow.runtime.found_vector import found_vector_of
 from veloflow.runtime.history import History, Spoiled
 from veloflow.runtime.job_form import Workers, cut_of
 from veloflow.runtime.journal import FileJournal
-from veloflow.runtime.option_rules import check_faults, check_slave_options
+from veloflow.runtime.option_rules import check_faults, check_slave_options, check_topology
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of, workers_of
 from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from veloflow.runtime.engine import Engine
     from veloflow.runtime.keys import ServerKeys
     from veloflow.runtime.result import Result
+    from veloflow.sharing.topologies import Topology
 
 __all__ = ["load", "prepare", "run"]
 
@@ -78,6 +79,7 @@ def run(
     test: bool = False,
     sharing: str | None = None,
     codec: str | None = None,
+    topology: str = "star",
     cluster: VirtualCluster | None = None,
     slaves: int | str = 0,
     listen: Sequence[str] = (),
@@ -114,6 +116,7 @@ def run(
         sharing: how parameters are shared: "sync" (same bits with any number of slaves), "async",
             "ssp:3", "average:every=20", "elastic:0.9,10", "groups:2"; see docs/sharing.md.
         codec: how updates travel: "plain", "float16", "onebit", "topk:0.01" …
+        topology: by which ways: "star" (the master), "servers:2", "ring", "tree" (sync only).
         cluster: slaves that are simulated in this process, with virtual time; needs ``sharing``.
         slaves: how many local slave processes compute; "2:8" is two at least, and up to eight while
             work waits.
@@ -156,6 +159,7 @@ def run(
             test=test,
             sharing=sharing,
             codec=codec,
+            topology=topology,
             cluster=cluster,
             slaves=slaves,
             listen=listen,
@@ -215,6 +219,7 @@ def prepare(
     test: bool = False,
     sharing: str | None = None,
     codec: str | None = None,
+    topology: str = "star",
     cluster: VirtualCluster | None = None,
     slaves: int | str = 0,
     listen: Sequence[str] = (),
@@ -273,6 +278,9 @@ def prepare(
     # auto changes codecs itself, and begins with none
     coding = "plain" if isinstance(mode, Auto) else _coding_of(codec, saved, mode)
     codec = _fixed_codec(codec, mode)
+    ways = check_topology(
+        topology, mode, coding, has_slaves=has_slaves, audits=bool(audit), works=master_works
+    )
     plan = check_faults(audit, faults, mode, coding, slaves=bounds.least, has_slaves=has_slaves)
     settings = Settings(
         seed=_same("seed", seed, saved.settings["seed"] if saved else None, 0),
@@ -352,7 +360,7 @@ def prepare(
             )
             # now, for the file may be changed while the run goes on
             text = source_of(definition) if send_definition or engine else ""
-            crowd = stack.enter_context(closing(_cluster(session, wishes, engine)))
+            crowd = stack.enter_context(closing(_cluster(session, wishes, engine, ways)))
             session.set_up()
 
             def stand_in() -> Crew:
@@ -393,7 +401,9 @@ def _keys_in(folder: str | Path | None) -> ServerKeys | None:
     return ServerKeys.load(Path(folder))
 
 
-def _cluster(session: Session, wishes: ClusterSettings, engine: Engine | None) -> Cluster:
+def _cluster(
+    session: Session, wishes: ClusterSettings, engine: Engine | None, ways: Topology
+) -> Cluster:
     """Start slaves, which load what they need while the master does."""
 
     def say(text: str) -> None:
@@ -408,7 +418,12 @@ def _cluster(session: Session, wishes: ClusterSettings, engine: Engine | None) -
             engine.check()
         return session.is_stopping
 
-    cluster = Cluster(wishes, say=say, is_stopping=is_stopping)
+    if ways.is_star:
+        cluster = Cluster(wishes, say=say, is_stopping=is_stopping)
+    else:
+        from veloflow.runtime.peer_cluster import PeerCluster
+
+        cluster = PeerCluster(wishes, ways, say=say, is_stopping=is_stopping)
     if engine is not None:
         offer = engine.offer(cluster.addresses[1], device=wishes.device, patience=wishes.patience)
         engine.start(offer, say)

@@ -96,12 +96,13 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.runtime.cluster_settings import ClusterSettings
+    from veloflow.runtime.peer_order import PeerOrder
     from veloflow.runtime.round_order import Order
     from veloflow.runtime.transport import Frame, Listener, Others
     from veloflow.runtime.worker import Jobs
     from veloflow.sharing.policies import Policy
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "Work"]
 
 #: the longest that the master looks at nothing but its sockets, in seconds
 _GLANCE = 0.25
@@ -110,7 +111,7 @@ _TELLING = 5.0
 
 
 @dataclass
-class _Work:
+class Work:
     """A piece that is not done, and what its jobs say."""
 
     piece: Piece
@@ -118,7 +119,7 @@ class _Work:
     headers: tuple[FrameHeader, ...]
     arrays: list[NDArray[np.generic]]
     start: NDArray[np.floating] | None = None
-    order: Order | None = None  # where it is part of a block of rounds
+    order: Order | PeerOrder | None = None  # where it is part of a block of rounds
 
     @property
     def steps(self) -> int:
@@ -172,7 +173,7 @@ class Cluster(Crew):
             raise
         self.addresses = self._listener.addresses
         self._locals = LocalSlaves(settings, self.addresses[0], self._janitor.group, self._listener)
-        self._work: dict[int, _Work] = {}
+        self._work: dict[int, Work] = {}
         self._ready: deque[Done] = deque()
         self._handed = -1  # the number of the last piece that was handed out
         self._devices: dict[str, None] = {}
@@ -282,7 +283,7 @@ class Cluster(Crew):
         wish: str = "",
     ) -> None:
         """Put a piece into the ledger."""
-        self._work[piece.number] = _Work(piece, *pack({**jobs, **self._job_form}), start)
+        self._work[piece.number] = Work(piece, *pack({**jobs, **self._job_form}), start)
         self._handle(WorkAdded((piece,), wishes=(wish,) if wish else ()))
 
     def applied(self, number: int) -> None:
@@ -377,7 +378,7 @@ class Cluster(Crew):
         data, headers, arrays = pack({**jobs, **self._job_form})
         for piece, order in orders:
             said = pack({ORDER: order.payload()})[0]
-            self._work[piece.number] = _Work(piece, {**data, **said}, headers, arrays, order=order)
+            self._work[piece.number] = Work(piece, {**data, **said}, headers, arrays, order=order)
         self._handle(WorkAdded(tuple(piece for piece, _ in orders), is_shared=True))
 
     def withdraw(self, numbers: Sequence[int]) -> None:
@@ -612,7 +613,7 @@ class Cluster(Crew):
         return Done(piece, updates, gradients, update.parameters, update.seconds)
 
     def _look_into_block(
-        self, client: bytes, update: Update, updates: dict[str, Payload], order: Order
+        self, client: bytes, update: Update, updates: dict[str, Payload], order: Any
     ) -> Done | Rejected:
         """Look at a part of a block; whether its numbers are finite shows in the whole of it."""
         fault = self._form.fault_of_block(updates, order)

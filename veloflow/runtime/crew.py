@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.protocol.messages import Piece
+    from veloflow.runtime.peer_order import PeerOrder
     from veloflow.runtime.round_order import Order
     from veloflow.runtime.worker import Jobs, Worker
     from veloflow.sharing.policies import Policy
+    from veloflow.sharing.topologies import Topology
 
 __all__ = ["Crew", "Done", "OwnCrew"]
 
@@ -125,6 +127,11 @@ class Crew(ABC):
     def inherit(self, residuals: Sequence[NDArray[np.floating]]) -> None:  # noqa: B027
         """Have sent what was left out of updates before a checkpoint."""
 
+    @property
+    def topology(self) -> Topology | None:
+        """By which ways slaves exchange gradients with each other; None where they do not."""
+        return None
+
     # -- rounds ahead of the master, for crews that can ---------------------------------------
 
     def team(self) -> list[str]:
@@ -155,6 +162,10 @@ class Crew(ABC):
 
     def submit_block(self, orders: Sequence[tuple[Piece, Order]], jobs: Jobs) -> None:
         """Have a block of rounds computed, a piece by each member of the team."""
+        raise NotImplementedError
+
+    def submit_group(self, parts: Sequence[tuple[Piece, PeerOrder, Jobs]]) -> None:
+        """Have a block computed by slaves that exchange gradients, a piece by each."""
         raise NotImplementedError
 
     def withdraw(self, numbers: Sequence[int]) -> None:

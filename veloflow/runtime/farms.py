@@ -22,6 +22,7 @@ from veloflow.core import (
 from veloflow.errors import CheckpointError
 from veloflow.protocol.messages import Piece
 from veloflow.runtime.ahead import Ahead, Round
+from veloflow.runtime.exchanged import Exchanged
 from veloflow.sharing.ordered_sum import OrderedSum
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class SyncFarm(PieceFarm):
         self._pieces: dict[int, int] = {}  # number of a piece -> number of its shard
         units = list(workflow.all_units())
         is_fit = ahead and Ahead.suits(units)
-        self._ahead = Ahead(self, crew, parameters, units, shards) if is_fit else None
+        kind = Ahead if crew.topology is None else Exchanged
+        self._ahead = kind(self, crew, parameters, units, shards) if is_fit else None
         self._round: Round | None = None
         self._steps = self._samples = 0
 
@@ -266,6 +268,8 @@ class SyncFarm(PieceFarm):
         }
         if self._ahead is not None and (self._ahead.blocks or self._ahead.abandoned):
             found["ahead"] = {"blocks": self._ahead.blocks, "abandoned": self._ahead.abandoned}
+            if isinstance(self._ahead, Exchanged):
+                found["ahead"]["broken"] = self._ahead.broken
         return found
 
     def _count(self, batch: Batch) -> None:

@@ -32,6 +32,7 @@ class Link:
     outbox: Outbox | None
     slots: list[int]
     version: int = 0  # of the parameters that were sent to it
+    state: int = 0  # of all that the next step depends on, where it exchanges gradients
     log: RoundLog | None = None
 
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from veloflow.errors import OptionError
 from veloflow.protocol.faults import FaultPlan
 from veloflow.sharing.codecs import parse_codec
-from veloflow.sharing.policies import sharing_text
+from veloflow.sharing.policies import Sync, sharing_text
+from veloflow.sharing.topologies import Topology, parse_topology
 
 if TYPE_CHECKING:
     from veloflow.sharing.policies import Policy
 
-__all__ = ["check_faults", "check_slave_options"]
+__all__ = ["check_faults", "check_slave_options", "check_topology"]
 
 
 def check_slave_options(
@@ -49,6 +50,30 @@ def check_slave_options(
         raise OptionError("--send-definition is for masters that prove who they are: give --keys")
     if has_story and not has_slaves:
         raise OptionError("--story is about slaves: give --slaves or --listen too")
+
+
+def check_topology(
+    text: str, mode: Policy | None, coding: str, *, has_slaves: bool, audits: bool, works: bool
+) -> Topology:
+    """Return the topology; see that it goes with the rest.
+
+    Raises:
+        OptionError: it does not, or there is no such topology.
+    """
+    topology = parse_topology(text)
+    if topology.is_star:
+        return topology
+    if not has_slaves:
+        raise OptionError(f"--topology {text} is for slaves: give --slaves or --listen too")
+    if not isinstance(mode, Sync):
+        given = "" if mode is None else sharing_text(mode)
+        raise OptionError(f"--topology {text} adds up as sync does, and not with --sharing {given}")
+    if coding != "plain":
+        raise OptionError(f"--topology {text} sends gradients as they are: leave --codec {coding}")
+    if audits or works:
+        other = "--audit" if audits else "--master-works"
+        raise OptionError(f"--topology {text} does not go with {other}: the master sees no shards")
+    return topology
 
 
 def check_faults(

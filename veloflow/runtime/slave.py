@@ -91,7 +91,7 @@ def run_slave(
             session.set_up()
             workers = workers_of(session, plan.options, stack)
             mischief = Mischief.from_environment(name)
-            computing = Computing(workers, plan, session.parameters.dtype, mischief)
+            computing = Computing(workers, plan, session.parameters.dtype, mischief, address)
             try:
                 hello = Hello(
                     protocol=PROTOCOL,
@@ -104,12 +104,13 @@ def run_slave(
                     memory=computing.memory.name,
                     capacity=CAPACITY,
                     moves=bool(computing.memory.name) and computing.worker.replica is not None,
+                    peer=computing.peer,
                 )
                 beats = connect(b"B" + secrets.token_bytes(15))
                 shell = Shell(Slave(hello, patience=patience), connection, beats, ask, say)
                 shell.run(computing)
             finally:
-                computing.memory.close()
+                computing.close()
 
 
 def _connect(address: str, keys: ClientKeys | None, patience: float, identity: bytes) -> Connection:

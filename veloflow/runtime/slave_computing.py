@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +16,19 @@ import numpy as np
 
 from veloflow.errors import ClusterError, StorageError
 from veloflow.protocol.codec import encode
-from veloflow.protocol.messages import Job, Plan, Residual, Update
+from veloflow.protocol.messages import Job, LeaseId, Plan, Residual, Update
+from veloflow.runtime import peer_order
 from veloflow.runtime.early import Early, is_worth_it
+from veloflow.runtime.exchange import Exchange
 from veloflow.runtime.left_out import RESIDUAL
 from veloflow.runtime.payloads import header_of, pack, unpack, view
+from veloflow.runtime.peer_order import PeerOrder
 from veloflow.runtime.published import BOARD, STATE, STEPS
 from veloflow.runtime.round_order import ORDER, Order
 from veloflow.runtime.shared_memory import Board, Outbox
 from veloflow.runtime.slave_rounds import Rounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from veloflow.core import Payload
@@ -92,7 +94,12 @@ class Computing:
     """A worker whose parameters come from shared memory or from frames."""
 
     def __init__(
-        self, worker: Workers, plan: Plan, dtype: np.dtype[np.generic], mischief: Mischief
+        self,
+        worker: Workers,
+        plan: Plan,
+        dtype: np.dtype[np.generic],
+        mischief: Mischief,
+        master: str = "",
     ) -> None:
         self.worker = worker
         self.mischief = mischief
@@ -101,6 +108,11 @@ class Computing:
         self.memory = _Memory(plan, dtype, worker)
         self._version = 0  # of the worker's parameters
         self._state = 0  # the same, while it has what solvers keep as well
+        #: exchanges gradients with other slaves, where the run is no star
+        self.exchange = Exchange.of(worker, plan, master)
+        self._master = master
+        #: whether the master has withdrawn the job of a lease, which is computed
+        self.is_void: Callable[[LeaseId], bool] = lambda lease: False
         self._early: Early | None = None
 
     def hurry(self, send: Callable[[list[Frame]], object]) -> None:
@@ -119,7 +131,21 @@ class Computing:
         self.memory.close()
         self._plan = plan
         self.memory = _Memory(plan, self._dtype, self.worker)
+        if self.exchange is not None:
+            self.exchange.close()
+        self.exchange = Exchange.of(self.worker, plan, self._master)
         self._version = self._state = 0
+
+    @property
+    def peer(self) -> str:
+        """Where other slaves reach this one; '' where it exchanges nothing with them."""
+        return "" if self.exchange is None else self.exchange.address
+
+    def close(self) -> None:
+        """Let go of shared memory and of connections to other slaves."""
+        self.memory.close()
+        if self.exchange is not None:
+            self.exchange.close()
 
     @property
     def tells_residual(self) -> bool:
@@ -150,6 +176,8 @@ class Computing:
         jobs: dict[str, Payload] = {**unpack(job.data, job.frames, frames)}
         if self.worker.turn_to(jobs):
             self._state = 0
+        if peer_order.ORDER in jobs:
+            return self._do_exchange(job, jobs, frames)
         if ORDER in jobs:
             return self._do_rounds(job, jobs)
         if not self._load(job, frames):
@@ -215,6 +243,34 @@ class Computing:
         data, headers, arrays = pack(found)
         seconds = time.perf_counter() - began
         update = Update(job.lease, data, headers, seconds, order.state)
+        return update, [encode(update), *(array.data for array in arrays)]
+
+    def _do_exchange(
+        self, job: Job, jobs: dict[str, Payload], frames: list[Frame]
+    ) -> tuple[Update, list[Frame]] | None:
+        """Compute a part of a block with other slaves; None if that is given up."""
+        said = jobs.pop(peer_order.ORDER)
+        replica = self.worker.replica
+        if peer_order.VOID in said or self.exchange is None or replica is None:
+            return None
+        order = PeerOrder.of(said)
+        for header, frame in zip(job.frames, frames, strict=True):
+            if header.name == peer_order.STATE:
+                replica.load(view(header, frame), msgspec.json.decode(str(said[peer_order.STEPS])))
+                self._state = order.state
+        if self._state != order.state:
+            return None
+        self.mischief.before()
+        began = time.perf_counter()
+        self._version = self._state = 0  # whatever happens in the middle
+        found = self.exchange.compute(
+            order, said, jobs, replica, self.mischief, lambda: self.is_void(job.lease)
+        )
+        if found is None:
+            return None
+        self._version = self._state = order.state + 1
+        data, headers, arrays = pack(found)
+        update = Update(job.lease, data, headers, time.perf_counter() - began, order.state)
         return update, [encode(update), *(array.data for array in arrays)]
 
     def _has_state(self, order: Order, replica: Replica) -> bool:

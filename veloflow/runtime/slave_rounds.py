@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from veloflow.runtime.mischief import Mischief
     from veloflow.runtime.replica import Replica
 
-__all__ = ["Rounds"]
+__all__ = ["Rounds", "by_part"]
 
 _TRAIN = 2
 #: a member that has left its shard for so many times as long as one's own took, and so many seconds
@@ -62,7 +62,7 @@ class Rounds:
         """
         self._open(order)
         began = time.perf_counter()
-        parts = _by_part(jobs)
+        parts = by_part(jobs)
         found: dict[str, Payload] = {}
         absent: set[int] = set()  # members that are not waited for any more
         for at, shards in enumerate(order.shards):
@@ -142,7 +142,7 @@ class Rounds:
             self._missing.remove(name)
 
 
-def _by_part(jobs: Mapping[str, Payload]) -> dict[str, dict[str, Payload]]:
+def by_part(jobs: Mapping[str, Payload]) -> dict[str, dict[str, Payload]]:
     """Return payloads by path, by what stands before it: ``round.shard``."""
     parts: dict[str, dict[str, Payload]] = {}
     for name, payload in jobs.items():

@@ -7,6 +7,7 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,16 @@ from veloflow.protocol.events import (
     Tick,
 )
 from veloflow.protocol.messages import (
+    Cancel,
     Failure,
     FromMaster,
     Introduce,
     Job,
+    LeaseId,
     Plan,
+    Refusal,
     Residual,
+    Stop,
     Update,
 )
 from veloflow.protocol.slave import Slave, State
@@ -64,6 +69,9 @@ class Shell:
         self._ask = ask
         self._say = say
         self._frames: dict[object, list[Frame]] = {}
+        self._unread: deque[list[Frame]] = deque()
+        self._cancelled: set[LeaseId] = set()
+        self._is_over = False
         self._exit: Exit | None = None
         self._done = 0.0  # when the last job was
         self._is_term_asked = False
@@ -74,6 +82,7 @@ class Shell:
         self._heart.worker = computing.worker
         self._machine.tells_residual = computing.tells_residual
         computing.hurry(self._connection.send)
+        computing.is_void = self._is_void
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
@@ -125,7 +134,7 @@ class Shell:
         if self._is_term_asked and self._machine.state not in (State.DRAINING, State.DONE):
             actions = self._machine.handle(TermAsked(), time.monotonic())
             self._perform(actions, computing=computing)
-        while self._exit is None and (frames := self._connection.receive()) is not None:
+        while self._exit is None and (frames := self._receive()) is not None:
             try:
                 message, arrays = decode_from_master(frames)
             except WireError as error:
@@ -142,16 +151,39 @@ class Shell:
                 return
             self._hear(message, computing)
 
+    def _receive(self) -> list[Frame] | None:
+        """Return what has arrived next; first of that which was looked into already."""
+        return self._unread.popleft() if self._unread else self._connection.receive()
+
+    def _is_void(self, lease: LeaseId) -> bool:
+        """Whether the master has said something after which a lease need not be computed.
+
+        It is looked into only, while the lease is computed, and heard when that has ended.
+        """
+        while (frames := self._connection.receive()) is not None:
+            self._unread.append(frames)
+            try:
+                message, _ = decode_from_master(frames)
+            except WireError:
+                continue  # it is told when it is heard
+            if isinstance(message, Stop | Refusal | Introduce):
+                self._is_over = True
+            elif isinstance(message, Cancel):
+                self._cancelled.add(message.lease)
+        return self._is_over or self._is_term_asked or lease in self._cancelled
+
     def _hear(self, message: FromMaster, computing: Computing) -> None:
         if isinstance(message, Introduce) and self._machine.is_stranger(message, time.monotonic()):
             computing.move(self._ask())  # its shared memory is another
-            self._machine.memory = computing.memory.name
+            self._machine.memory, self._machine.peer = computing.memory.name, computing.peer
             self._machine.tells_residual = computing.tells_residual
         actions = self._machine.handle(Said(message), time.monotonic())
         self._perform(actions, computing=computing)
 
     def _compute(self, job: Job, computing: Computing) -> None:
         frames = self._frames.pop(job.lease, [])
+        self._cancelled.clear()
+        self._is_over = False
         try:
             done = computing.do(job, frames)
         except VeloflowError as error:

@@ -1,0 +1,167 @@
+"""Servers, ring and tree with real processes: the bits of a star, whoever is killed or stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import veloflow
+from veloflow.core import Message
+from veloflow.errors import OptionError
+from veloflow.runtime.keys import add_slave, make_keys
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+OPTIONS = {"epochs": 4, "hidden": 20}
+VELOFLOW = [sys.executable, "-P", "-m", "veloflow"]
+
+
+def run(**options):
+    given = {"device": "numpy", "sharing": "sync:shards=5", **OPTIONS, **options}
+    return veloflow.run("digits_mlp", **given)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """The parameters of a run alone with the same shards."""
+    return run().parameters_sha256
+
+
+@pytest.fixture(scope="module")
+def alone_for_long():
+    """The same for a run that is long enough for trouble."""
+    return run(epochs=60).parameters_sha256
+
+
+def children(word):
+    """The processes that this one has started with a word in their command, by their order."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if parent == os.getpid() and word.encode() in words:
+                found.append(int(process.name))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("topology", ["servers:2", "ring", "tree"])
+def test_the_same_bits_as_a_star(alone, topology):
+    result = run(slaves=3, topology=topology)
+    assert result.parameters_sha256 == alone
+    assert result.more["ahead"]["blocks"] >= 3
+    assert result.more["ahead"]["abandoned"] == 0
+    assert result.more["topology"].partition(":")[0] == topology.partition(":")[0]
+    assert result.more["bytes"]["states"] > 0
+    moved = [(one["sent"], one["received"]) for one in result.more["slaves"]]
+    if topology.startswith("servers") or len(moved) > 1:
+        assert max(sent for sent, _ in moved) > 0
+    assert children("veloflow.runtime.range_server") == []
+
+
+class Trouble(threading.Thread):
+    """Does something to children of this process again and again, once slaves have joined."""
+
+    def __init__(self, word, number, every, times, slaves=3):
+        super().__init__(daemon=True)
+        self.word, self.number, self.every, self.times = word, number, every, times
+        self.missing = threading.Semaphore(0)
+        self.slaves = slaves
+        self.done = 0
+        self.over = threading.Event()
+
+    def watch(self, session):
+        session.events.subscribe(Message, self.hear)
+
+    def hear(self, message):
+        if " joined: " in message.text:
+            self.missing.release()
+
+    def run(self):
+        for _ in range(self.slaves):
+            self.missing.acquire(timeout=20)
+        while self.done < self.times and not self.over.wait(self.every):
+            found = children(self.word)
+            if found:
+                os.kill(found[self.done % len(found)], self.number)
+                self.done += 1
+
+
+@pytest.mark.parametrize(
+    ("topology", "word", "number"),
+    [
+        ("ring", "slave", signal.SIGKILL),
+        ("ring", "slave", signal.SIGSTOP),
+        ("tree", "slave", signal.SIGKILL),
+        ("servers:2", "slave", signal.SIGKILL),
+        ("servers:2", "veloflow.runtime.range_server", signal.SIGKILL),
+    ],
+)
+def test_the_same_bits_when_processes_are_killed_or_stopped(alone_for_long, topology, word, number):
+    trouble = Trouble(word, number, 0.3, 2)
+    trouble.start()
+    result = run(epochs=60, slaves=3, patience=0.5, topology=topology, watch=trouble.watch)
+    trouble.over.set()
+    trouble.join()
+    assert trouble.done >= 1
+    assert result.more["ahead"]["broken"] >= 1
+    assert result.parameters_sha256 == alone_for_long
+    assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 60
+
+
+def test_slaves_with_keys_exchange_over_encrypted_connections(alone, tmp_path):
+    """Slaves over TCP, without shared memory, with keys: their own connections have keys too."""
+    make_keys(tmp_path / "keys")
+    secrets = [add_slave(tmp_path / "keys", name) for name in ("one", "two")]
+    master = subprocess.Popen(
+        [*VELOFLOW, "run", "digits_mlp", "--device", "numpy", "--sharing", "sync:shards=5",
+         "--listen", "tcp://127.0.0.1:0", "--keys", str(tmp_path / "keys"), "--json",
+         "--topology", "ring", *(f"{k}={v}" for k, v in OPTIONS.items())],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    lines = iter(master.stdout)
+    address = next(line for line in lines if "slaves join with" in line).split()[-1].strip('"}')
+    hidden = {**os.environ, "VELOFLOW_NO_SHARED_MEMORY": "1"}
+    key = ["--master-key", str(tmp_path / "keys" / "master.key")]
+    joined = [
+        subprocess.Popen(
+            [*VELOFLOW, "slave", address, "--device", "numpy", "-q", "--key", str(one), *key],
+            env=hidden,
+        )
+        for one in secrets
+    ]
+    ends = [json.loads(line) for line in lines]
+    assert master.wait(60) == 0
+    assert [one.wait(10) for one in joined] == [0, 0]
+    master.stdout.close()
+    result = next(one for one in ends if "parameters_sha256" in str(one))
+    assert alone in json.dumps(result)
+    assert '"states"' in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"topology": "ring"}, "is for slaves"),
+        ({"topology": "rign", "slaves": 1}, "did you mean 'ring'"),
+        ({"topology": "ring", "slaves": 1, "sharing": "async"}, "not with --sharing async"),
+        ({"topology": "tree", "slaves": 1, "codec": "onebit"}, "leave --codec onebit"),
+        ({"topology": "servers:2", "slaves": 1, "audit": 0.5}, "does not go with --audit"),
+    ],
+)
+def test_what_does_not_go_together_is_told(options, said):
+    began = time.monotonic()
+    with pytest.raises(OptionError, match=said):
+        run(**options)
+    assert time.monotonic() - began < 20
