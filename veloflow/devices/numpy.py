@@ -28,6 +28,7 @@ from veloflow.devices.base import (
 )
 from veloflow.devices.copying import copy_into
 from veloflow.devices.expressions import Expression, Index, element, elements_of, walk
+from veloflow.devices.numpy_blocks import RowBlocks
 from veloflow.devices.numpy_convolution import Convolution, Gradient, check_convolution
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of
@@ -130,6 +131,9 @@ class NumpyDevice(Device):
         product = aligned_zeros(target.shape, target.dtype) if beta else target
         multiply = np.dot if target.size < _SMALL and not stacked else np.matmul
         calls: list[Call] = [(multiply, (left, right, product))]
+        blocks = RowBlocks.fitting(left, right, product) if transpose_b and not stacked else None
+        if blocks is not None:
+            calls = [(blocks, ())]
         if self.precision_level:
             calls = precise_product(left, right, product, self.precision_level)
         product, target = (one.reshape(-1, target.shape[-1]) for one in (product, target))
