@@ -9,37 +9,24 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from veloflow.devices.selection import open_device
 from veloflow.units import (
     activation,
     avg_pool,
     conv,
     lrn,
     max_pool,
-    relu,
     softmax,
-    standard_workflow,
     tanh,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-from harness import workflow_on
-from networks import Given, minibatch
+sys.path.insert(0, str(Path(__file__).parent))
+from training_step import BATCH, LAYERS, ours
 
 pytestmark = pytest.mark.bench
 
-BATCH, ROUNDS = 100, 7
-LAYERS = [
-    conv(32, 5, "relu", padding=2),
-    max_pool(2),
-    conv(64, 5, "relu", padding=2),
-    max_pool(2),
-    relu(128),
-    softmax(10),
-]
+ROUNDS = 7
 #: Caffe's quick network for CIFAR-10, as Veles had it
 CIFAR = [
     conv(32, 5, "linear", padding=2),
@@ -53,23 +40,6 @@ CIFAR = [
     avg_pool(3, 2),
     softmax(10),
 ]
-
-
-def ours(name, image, layers):
-    device = open_device(name)
-    wf = workflow_on(device, dtype="float32")
-    images = np.random.default_rng(0).random((BATCH, *image), np.float32)
-    given = Given(wf, **minibatch(images, labels=np.arange(BATCH) % 10))
-    units = standard_workflow(wf, loader=given, layers=layers, gradient_moment=0.9)
-    wf.set_up()
-    order = [*units.forwards, units.evaluator, *reversed(units.gradients)]
-
-    def step():
-        for unit in order:
-            unit.run()
-        device.synchronize()
-
-    return step
 
 
 def theirs(torch, net, image):
