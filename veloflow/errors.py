@@ -19,6 +19,7 @@ VeloflowError
 │   ├── NumericsError          NaN or infinity; names the first unit that had it
 │   ├── KernelError            a device could not compile or launch a kernel
 │   └── ClusterError           slaves: none could be started, or this one was refused
+│       └── EngineError        an engine that is not there, or refuses: exit code 2
 ├── WireError                  what came over a connection is no message; never leaves the runtime
 └── Interrupted                Ctrl-C or SIGTERM: exit code 130, after a checkpoint
 """
@@ -35,6 +36,7 @@ __all__ = [
     "DataError",
     "DefinitionError",
     "DeviceError",
+    "EngineError",
     "GraphError",
     "InputError",
     "Interrupted",
@@ -136,6 +138,12 @@ class KernelError(RunError):
 
 class ClusterError(RunError):
     """Slaves: none could be started, or this one was refused."""
+
+
+class EngineError(ClusterError):
+    """An engine that is not installed, cannot be reached, or refuses; the message has the cure."""
+
+    exit_code = 2
 
 
 class WireError(VeloflowError):

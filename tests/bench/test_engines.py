@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from engine_runs import children_running, run_on
+from engine_runs import LONG, children_running, run_on
 
 pytestmark = [pytest.mark.bench, pytest.mark.filterwarnings("default")]
 
@@ -74,7 +74,7 @@ def test_start_on_ray(ray_cluster):
 
 
 def seconds_to_next_slave(engine, kill):
-    seen = run_on(engine, kill=kill, epochs=400)
+    seen = run_on(engine, kill=kill, epochs=400, workflow=LONG)
     killed = seen.when("KILLED")
     return seen.when("joined", after=killed) - killed
 

@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from engine_runs import children_running, has_child, run_on
+from engine_runs import LONG, children_running, has_child, run_on
+
+from veloflow.runtime.launcher_conformance import check_launcher
 
 pytestmark = pytest.mark.engines
 
@@ -32,7 +34,7 @@ def test_dask_loses_a_worker(dask_client, local_long):
         pids = dask_client.run(os.getpid)
         os.kill(next(iter(pids.values())), signal.SIGKILL)
 
-    seen = run_on(dask_client, kill=kill, epochs=400)
+    seen = run_on(dask_client, kill=kill, epochs=400, workflow=LONG)
     assert seen.sha256 == local_long
     assert seen.when("joined", after=seen.when("KILLED")) > 0
 
@@ -48,7 +50,7 @@ def test_ray_loses_an_actor(ray_cluster, local_long):
             return
         raise AssertionError("no actor of Ray has a slave")
 
-    seen = run_on(ray_cluster, kill=kill, epochs=400)
+    seen = run_on(ray_cluster, kill=kill, epochs=400, workflow=LONG)
     assert seen.sha256 == local_long
     assert seen.when("joined", after=seen.when("KILLED")) > 0
 
@@ -65,7 +67,7 @@ def test_spark_loses_a_worker(spark_context, local_long):
                 return
         raise AssertionError("no worker of Spark has a slave")
 
-    seen = run_on(spark_context, kill=kill, epochs=400)
+    seen = run_on(spark_context, kill=kill, epochs=400, workflow=LONG)
     assert seen.sha256 == local_long
     assert seen.when("joined", after=seen.when("KILLED")) > 0
 
@@ -222,3 +224,52 @@ def slurm(tmp_path, monkeypatch):
 def test_slurm(slurm, local, tmp_path):
     assert run_on("slurm").sha256 == local
     assert [path for path in tmp_path.iterdir() if "veloflow" in path.name] == []
+
+
+# -- more and fewer slaves in the middle of a run -------------------------------------------------
+
+
+def test_dask_adds_and_takes_workers(local_long):
+    import distributed
+
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as one,
+        distributed.Client(one, set_as_default=False) as client,
+    ):
+
+        def scale():
+            one.scale(3)
+            client.wait_for_workers(3, timeout=60)
+            time.sleep(5)
+            one.scale(1)
+
+        seen = run_on(client, kill=scale, slaves=0, epochs=400, workflow=LONG, pause=0.1)
+    assert seen.sha256 == local_long
+    assert len(seen.slaves) >= 2
+
+
+def test_dask_conforms(dask_client):
+    check_launcher("dask", {"address": dask_client.scheduler.address})
+
+
+def test_ray_conforms(ray_cluster):
+    check_launcher("ray", handle=ray_cluster)
+
+
+def test_spark_conforms(spark_context):
+    check_launcher("spark", handle=spark_context)
+
+
+def test_ssh_conforms(ssh_server):
+    check_launcher("ssh", ssh_server)
+
+
+def test_mpi_conforms():
+    beside = Path(sys.executable).parent / "mpiexec"
+    if not (shutil.which("mpiexec") or beside.is_file()):
+        pytest.skip("no mpiexec")
+    check_launcher("mpi")
+
+
+def test_slurm_conforms(slurm):
+    check_launcher("slurm")

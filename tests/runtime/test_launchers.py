@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -11,13 +12,14 @@ import time
 import msgspec
 import pytest
 
-from veloflow.errors import ClusterError, NotFoundError, OptionError
+from veloflow.errors import ClusterError, EngineError, NotFoundError, OptionError
 from veloflow.protocol.elasticity import Bounds
 from veloflow.runtime.engine import Engine, describe
 from veloflow.runtime.launchers import Launcher, known_launchers, open_launcher
-from veloflow.runtime.launchers.base import own_address
+from veloflow.runtime.launchers.base import last_line, look_whether_open, own_address
 from veloflow.runtime.launchers.kubernetes import KubernetesOptions, manifests
 from veloflow.runtime.launchers.registry import launcher_of_handle
+from veloflow.runtime.launchers.ssh import _Place
 from veloflow.runtime.launchers.task import serve
 
 
@@ -187,3 +189,40 @@ def test_engines_make_their_own_keys_and_options_belong_to_them(tmp_path):
         veloflow.run("digits_mlp", engine_options={"address": "x"})
     with pytest.raises(OptionError, match="needs a tcp:// address"):
         Engine("dask", {}, bounds=Bounds(1, 1), listen="ipc:///x")
+
+
+def test_an_engine_that_nobody_answers_for_is_told_at_once():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+        with pytest.raises(EngineError, match=f"nothing answers at {address}: .*; start one"):
+            look_whether_open("ray", address, "start one")
+        one.listen()
+        look_whether_open("ray", f"127.0.0.1:1,{address}", "start one")
+    with pytest.raises(OptionError, match="write HOST:PORT"):
+        look_whether_open("ray", "head", "start one")
+
+
+def test_of_what_a_command_says_at_length_the_last_line_is_told():
+    assert last_line("error: one\n fatal: two \n\n") == "fatal: two"
+    assert last_line("\n") == ""
+
+
+def test_an_engine_whose_places_all_refuse_ends_the_run():
+    ssh = pytest.importorskip("asyncssh")
+    assert ssh
+    launcher = open_launcher("ssh", {"hosts": "one:2"})
+    launcher.connect()
+    try:
+        launcher._slaves = [_Place("one", "ssh-1"), _Place("one", "ssh-2")]
+        launcher._lines = ["ssh: one: another version"]
+        launcher._slaves[0].is_refused = True
+        assert list(launcher.tend()) == ["ssh: one: another version"]
+        launcher._slaves[1].is_refused = True
+        launcher._lines = ["ssh: one: another version"]
+        with pytest.raises(EngineError, match="another version; no place has a slave"):
+            list(launcher.tend())
+        launcher._slaves = []
+    finally:
+        launcher.stop(1.0)
+    assert EngineError("x").exit_code == 2

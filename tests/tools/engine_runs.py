@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import veloflow
-from veloflow.core import Message
+from veloflow.core import EpochDone, Message
 
 
 @dataclass
@@ -31,8 +31,14 @@ class Watched:
         return next(at for at, text in self.messages if word in text and at >= after)
 
 
-def run_on(engine, *, kill=None, epochs=3, **settings):
-    """Run digits_mlp; call ``kill`` when the first slave has joined, and note the time."""
+LONG = Path(__file__).with_name("long_digits.py")
+
+
+def run_on(engine, *, kill=None, epochs=3, workflow="digits_mlp", pause=0.0, **settings):
+    """Run a workflow; call ``kill`` when the first slave has joined, and note the time.
+
+    The master sleeps for ``pause`` seconds after each epoch, so that an engine has time.
+    """
     seen = Watched()
     began = time.monotonic()
     joined = threading.Event()
@@ -44,6 +50,7 @@ def run_on(engine, *, kill=None, epochs=3, **settings):
 
     def watch(session):
         session.events.subscribe(Message, hear)
+        session.events.subscribe(EpochDone, lambda one: time.sleep(pause))
 
     def strike():
         if joined.wait(120):
@@ -56,7 +63,7 @@ def run_on(engine, *, kill=None, epochs=3, **settings):
         thread.start()
     place = {} if engine is None else {"on": engine}
     result = veloflow.run(
-        "digits_mlp",
+        workflow,
         device="numpy",
         epochs=epochs,
         watch=watch,

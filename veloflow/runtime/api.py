@@ -129,7 +129,8 @@ def run(
         keys: a folder of keys, for addresses that other machines can reach.
         send_definition: send the definition file to slaves that accept it; needs keys.
         on: an engine that starts the slaves: "dask", "ray", "spark", "ssh", "slurm",
-            "kubernetes", "mpi", or your own distributed.Client, SparkSession or the module ray.
+            "kubernetes", "mpi", or your own distributed.Client, SparkSession, the module ray, or
+            a launcher.
             ``slaves`` is then how many it starts, 0 for as many as it has places for.
         engine_options: the engine's own, such as {"address": "tcp://head:8786"}.
         advertise: the host by which the engine's slaves reach this machine.

@@ -7,16 +7,15 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from veloflow.errors import ClusterError, OptionError, VeloflowError
+from veloflow.errors import EngineError, OptionError, VeloflowError
 from veloflow.protocol.elasticity import Bounds
 from veloflow.runtime.keys import ClientKeys, ServerKeys
+from veloflow.runtime.launchers.base import Launcher
 from veloflow.runtime.launchers.registry import launcher_of_handle, open_launcher
 from veloflow.runtime.offer import Offer
 
 if TYPE_CHECKING:
     import msgspec
-
-    from veloflow.runtime.launchers.base import Launcher
 
 __all__ = ["Engine", "describe"]
 
@@ -32,7 +31,7 @@ class Engine:
     It is connected when it is made, so that what is wrong is said before anything runs.
 
     Args:
-        on: the name of an engine, or the caller's own connection to one.
+        on: the name of an engine, the caller's own connection to one, or a launcher.
         options: the engine's.
         bounds: how many slaves; 0 for as many as the engine has places for.
         listen: the address to listen on, when the user gives one.
@@ -40,7 +39,7 @@ class Engine:
 
     Raises:
         NotFoundError, OptionError: there is no such engine or option.
-        ClusterError: the engine is not installed, or does not answer.
+        EngineError: the engine is not installed, or does not answer.
     """
 
     def __init__(
@@ -52,9 +51,8 @@ class Engine:
         listen: str = "",
         advertise: str = "",
     ) -> None:
-        handle = None if isinstance(on, str) else on
-        self.name = on if isinstance(on, str) else launcher_of_handle(on)
-        self._launcher: Launcher[msgspec.Struct] = open_launcher(self.name, options, handle)
+        self._launcher = _launcher_of(on, options)
+        self.name = self._launcher.name
         if bounds.is_elastic and not self._launcher.is_elastic:
             raise OptionError(
                 f"--on {self.name} cannot change the number of slaves while a run goes on: "
@@ -111,7 +109,7 @@ class Engine:
             except VeloflowError as error:
                 self._fault = error
             except Exception as error:  # an engine's errors are its own
-                self._fault = ClusterError(f"--on {self.name}: {type(error).__name__}: {error}")
+                self._fault = EngineError(f"--on {self.name}: {type(error).__name__}: {error}")
                 self._fault.__cause__ = error
 
         self._thread = threading.Thread(target=tend, name=f"engine-{self.name}", daemon=True)
@@ -140,6 +138,14 @@ class Engine:
             self._thread.join()
         failed = sys.exc_info()[0] is not None
         self._launcher.stop(1.0 if failed else _GRACE)
+
+
+def _launcher_of(on: object, options: Mapping[str, Any]) -> Launcher[msgspec.Struct]:
+    if isinstance(on, Launcher):
+        return on
+    if isinstance(on, str):
+        return open_launcher(on, options)
+    return open_launcher(launcher_of_handle(on), options, on)
 
 
 def describe(on: str, options: Mapping[str, Any], *, slaves: int | str) -> str:

@@ -14,12 +14,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 
-from veloflow.errors import ClusterError, OptionError, nearest
+from veloflow.errors import EngineError, OptionError, nearest
 
 if TYPE_CHECKING:
     from veloflow.runtime.offer import Offer
 
-__all__ = ["Launcher", "Reach", "convert_engine_options", "missing_extra", "own_address"]
+__all__ = [
+    "Launcher",
+    "Reach",
+    "convert_engine_options",
+    "last_line",
+    "look_whether_open",
+    "missing_extra",
+    "own_address",
+]
+
+#: seconds in which an engine's port has to be open
+_CONNECT = 5.0
 
 O = TypeVar("O", bound=msgspec.Struct)  # noqa: E741 - the options of an engine
 
@@ -67,7 +78,7 @@ class Launcher(ABC, Generic[O]):
         """Reach the engine, or start one; called before everything else.
 
         Raises:
-            ClusterError: there is no such engine, or it does not answer.
+            EngineError: there is no such engine, or it does not answer.
         """
 
     def reach(self) -> Reach:
@@ -79,7 +90,7 @@ class Launcher(ABC, Generic[O]):
         """Ask the engine for so many slaves; 0 for as many as it has places for.
 
         Raises:
-            ClusterError: the engine refuses.
+            EngineError: the engine refuses.
         """
 
     def tend(self) -> Iterable[str]:
@@ -93,9 +104,9 @@ class Launcher(ABC, Generic[O]):
         """Have so many slaves from now on; those that are too many are told to leave.
 
         Raises:
-            ClusterError: this engine cannot, or refuses.
+            EngineError: this engine cannot, or refuses.
         """
-        raise ClusterError(f"{self.name} cannot change the number of slaves while a run goes on")
+        raise EngineError(f"{self.name} cannot change the number of slaves while a run goes on")
 
     @abstractmethod
     def stop(self, grace: float) -> None:
@@ -139,16 +150,41 @@ def _is_list(kind: type[msgspec.Struct], option: str) -> bool:
     return str(kind.__annotations__[option]).startswith("tuple")
 
 
-def missing_extra(name: str, extra: str) -> ClusterError:
+def missing_extra(name: str, extra: str) -> EngineError:
     """Return the error that a package is missing, with its cure."""
-    return ClusterError(f"--on {name} needs a package: pip install 'veloflow[{extra}]'")
+    return EngineError(f"--on {name} needs a package: pip install 'veloflow[{extra}]'")
+
+
+def last_line(text: str) -> str:
+    """Return the last line with anything in it: where commands say at length what is wrong."""
+    lines = [one.strip() for one in text.splitlines() if one.strip()]
+    return lines[-1] if lines else ""
+
+
+def look_whether_open(name: str, addresses: str, cure: str) -> None:
+    """See that something listens at one of ``HOST:PORT,…``, for engines that try it for minutes.
+
+    Raises:
+        EngineError: nothing does.
+    """
+    why = ""
+    for address in addresses.split(","):
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdecimal()):
+            raise OptionError(f"--on {name}: {address!r} is no address; write HOST:PORT")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
+            return
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+    raise EngineError(f"--on {name}: nothing answers at {addresses}: {why}; {cure}")
 
 
 def own_address(towards: str = "") -> str:
     """Return this machine's address as seen from ``towards``, a host; nothing is sent.
 
     Raises:
-        ClusterError: there is no way to that host.
+        EngineError: there is no way to that host.
     """
     if towards in ("", "localhost", "::1") or towards.startswith("127."):
         return "127.0.0.1"
@@ -157,7 +193,7 @@ def own_address(towards: str = "") -> str:
             probe.connect((towards, 9))  # of a datagram socket: it only chooses the route
             return str(probe.getsockname()[0])
     except OSError as error:
-        raise ClusterError(
+        raise EngineError(
             f"this machine finds no way to {towards}: {error.strerror}; say how slaves reach it: "
             "--advertise HOST"
         ) from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from veloflow.errors import ClusterError
+from veloflow.errors import EngineError
 from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra, own_address
 from veloflow.runtime.launchers.task import serve
 
@@ -50,7 +50,7 @@ class DaskLauncher(Launcher[DaskOptions]):
         """Connect to the scheduler, or use the caller's client.
 
         Raises:
-            ClusterError: Dask is not installed, or no scheduler answers.
+            EngineError: Dask is not installed, or no scheduler answers.
         """
         self._is_own = self.handle is None
         self._slaves: dict[str, Any] = {}  # by the worker's address
@@ -84,7 +84,7 @@ class DaskLauncher(Launcher[DaskOptions]):
                 set_as_default=False,
             )
         except (OSError, ValueError) as error:
-            raise ClusterError(
+            raise EngineError(
                 f"--on dask: no scheduler answers at {where}: {error}; start one with "
                 "dask scheduler, and workers with dask worker"
             ) from None
@@ -116,9 +116,12 @@ class DaskLauncher(Launcher[DaskOptions]):
             self._slaves.pop(gone).release()
         for address, future in list(self._slaves.items()):
             if future.status == "error":
-                yield f"dask: {address}: {future.exception(timeout=_ANSWER)}"
+                why = f"dask: {address}: {future.exception(timeout=_ANSWER)}"
+                yield why
                 del self._slaves[address]
                 self._refused.add(address)
+                if self._refused.issuperset(workers):
+                    raise EngineError(f"--on {why}; no worker has a slave that could start")
         for address in workers:
             is_full = self._wanted is not None and len(self._slaves) >= self._wanted
             if is_full or address in self._slaves or address in self._refused:

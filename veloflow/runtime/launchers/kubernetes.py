@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from veloflow.errors import ClusterError, OptionError
-from veloflow.runtime.launchers.base import Launcher, Reach
+from veloflow.errors import EngineError, OptionError
+from veloflow.runtime.launchers.base import Launcher, Reach, last_line
 from veloflow.runtime.launchers.task import command
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class KubernetesOptions(msgspec.Struct, frozen=True):
         cpu, memory: that each pod asks for.
         service_account: by default the namespace's.
         python: the interpreter in the image.
+        user: the number of the user that slaves run as, who needs no rights.
     """
 
     image: str = ""
@@ -51,6 +52,7 @@ class KubernetesOptions(msgspec.Struct, frozen=True):
     memory: str = "1Gi"
     service_account: str = ""
     python: str = "python3"
+    user: int = 10001
 
 
 class KubernetesLauncher(Launcher[KubernetesOptions]):
@@ -85,7 +87,7 @@ class KubernetesLauncher(Launcher[KubernetesOptions]):
         """Apply the manifests.
 
         Raises:
-            ClusterError: the cluster refuses them.
+            EngineError: the cluster refuses them.
             OptionError: it has to be told how many.
         """
         if not count:
@@ -132,7 +134,7 @@ class KubernetesLauncher(Launcher[KubernetesOptions]):
 
     def _kubectl(self, *words: str, text: str = "") -> str:
         if shutil.which("kubectl") is None:
-            raise ClusterError("--on kubernetes finds no kubectl; install it, or use --dry-run")
+            raise EngineError("--on kubernetes finds no kubectl; install it, or use --dry-run")
         place = ["--namespace", self.options.namespace] if self.options.namespace else []
         try:
             done = subprocess.run(
@@ -140,9 +142,9 @@ class KubernetesLauncher(Launcher[KubernetesOptions]):
                 timeout=_ANSWER,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise ClusterError(f"kubectl did not answer for {_ANSWER:g} s") from None
+            raise EngineError(f"kubectl did not answer for {_ANSWER:g} s") from None
         if done.returncode:
-            raise ClusterError(f"kubectl: {done.stderr.strip() or done.returncode}")
+            raise EngineError(f"kubectl: {last_line(done.stderr) or done.returncode}")
         return done.stdout
 
 
@@ -186,6 +188,13 @@ def manifests(
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _GRACE,
         "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": options.user,
+            "runAsGroup": options.user,
+            "fsGroup": options.user,  # so that this user can read the secret, and no other
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "containers": [container],
         "volumes": [{"name": "offer", "secret": {"secretName": name, "defaultMode": 0o400}}],
     }

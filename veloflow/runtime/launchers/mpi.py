@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from veloflow.errors import ClusterError, OptionError
+from veloflow.errors import EngineError, OptionError
 from veloflow.runtime.launchers.base import Launcher, Reach, own_address
 from veloflow.runtime.launchers.task import command
 
@@ -55,12 +55,12 @@ class MPILauncher(Launcher[MPIOptions]):
         """Find the launcher.
 
         Raises:
-            ClusterError: there is none.
+            EngineError: there is none.
         """
         beside = Path(sys.executable).parent / self.options.mpiexec  # of the mpich wheel
         found = shutil.which(self.options.mpiexec) or (str(beside) if beside.is_file() else None)
         if found is None:
-            raise ClusterError(
+            raise EngineError(
                 f"--on mpi finds no {self.options.mpiexec}: pip install 'veloflow[mpi]', or give "
                 "--engine-option mpiexec=PATH"
             )
@@ -92,13 +92,19 @@ class MPILauncher(Launcher[MPIOptions]):
         )  # fmt: skip
 
     def tend(self) -> Iterable[str]:
-        """Say that MPI has ended before the run."""
+        """See that MPI has not ended before the run.
+
+        Raises:
+            EngineError: it has, and all slaves with it.
+        """
         if self._process is not None and not self._is_told and self._process.poll() is not None:
             self._is_told = True
             self._said.seek(0)
             lines = self._said.read().decode(errors="replace").strip().splitlines()
             said = next((line for line in lines if "veloflow" in line), lines[-1] if lines else "")
-            yield f"mpi: {self._mpiexec} ended with code {self._process.returncode}: {said}"
+            code = self._process.returncode
+            raise EngineError(f"--on mpi: {self._mpiexec} ended with code {code}: {said}")
+        return ()
 
     def stop(self, grace: float) -> None:
         """Wait for the slaves to return; end those that do not."""

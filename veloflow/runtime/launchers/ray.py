@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from veloflow.errors import ClusterError
-from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra
+from veloflow.errors import EngineError
+from veloflow.runtime.launchers.base import (
+    Launcher,
+    Reach,
+    last_line,
+    look_whether_open,
+    missing_extra,
+)
 from veloflow.runtime.launchers.task import serve
 
 if TYPE_CHECKING:
@@ -48,7 +54,7 @@ class RayLauncher(Launcher[RayOptions]):
         """Connect to the cluster, or start one here.
 
         Raises:
-            ClusterError: Ray is not installed, or there is no such cluster.
+            EngineError: Ray is not installed, or there is no such cluster.
         """
         try:
             import ray
@@ -61,13 +67,16 @@ class RayLauncher(Launcher[RayOptions]):
         self._is_own = not ray.is_initialized()
         if not self._is_own:
             return
+        address = self.options.address
+        if ":" in address and "://" not in address:
+            look_whether_open(self.name, address, "start one with ray start --head")
         try:
             if self.options.address:
                 ray.init(address=self.options.address, log_to_driver=False)
             else:
                 ray.init(include_dashboard=False, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ClusterError(
+            raise EngineError(
                 f"--on ray: no cluster at {self.options.address or 'RAY_ADDRESS'}: {error}; start "
                 "one with ray start --head"
             ) from None
@@ -87,7 +96,7 @@ class RayLauncher(Launcher[RayOptions]):
         total = self._ray.cluster_resources()
         for what, wanted in (("CPU", self.options.cpus), ("GPU", self.options.gpus)):
             if wanted > total.get(what, 0.0):
-                raise ClusterError(
+                raise EngineError(
                     f"--on ray: a slave needs {wanted:g} {what} and the cluster has "
                     f"{total.get(what, 0.0):g}; ask for less: --engine-option {what.lower()}s=0"
                 )
@@ -103,8 +112,10 @@ class RayLauncher(Launcher[RayOptions]):
             try:
                 self._ray.get(entry[2])
             except self._ray.exceptions.RayError as error:
-                lines = str(error).strip().splitlines()
-                yield f"ray: {entry[0]}: {lines[-1] if lines else error!r}"
+                why = f"ray: {entry[0]}: {last_line(str(error)) or repr(error)}"
+                yield why
+                if not self._slaves:
+                    raise EngineError(f"--on {why}; no slave is left") from None
 
     def _ended(
         self, entries: list[tuple[str, Any, Any]], seconds: float

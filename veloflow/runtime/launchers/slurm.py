@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
-from veloflow.errors import ClusterError, OptionError
-from veloflow.runtime.launchers.base import Launcher, Reach, own_address
+from veloflow.errors import EngineError, OptionError
+from veloflow.runtime.launchers.base import Launcher, Reach, last_line, own_address
 from veloflow.runtime.launchers.task import command
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class SlurmLauncher(Launcher[SlurmOptions]):
         """Submit an array of so many slaves.
 
         Raises:
-            ClusterError: Slurm refuses.
+            EngineError: Slurm refuses.
             OptionError: Slurm has to be told how many.
         """
         if not count:
@@ -193,13 +193,13 @@ def _order(job: str) -> tuple[int, int]:
 def _slurm(words: list[str], text: str = "") -> str:
     """Run a command of Slurm and return what it prints."""
     if shutil.which(words[0]) is None:
-        raise ClusterError(f"--on slurm finds no {words[0]}; run it on a machine that has Slurm")
+        raise EngineError(f"--on slurm finds no {words[0]}; run it on a machine that has Slurm")
     try:
         done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=_ANSWER)
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"{words[0]} did not answer for {_ANSWER:g} s") from None
+        raise EngineError(f"{words[0]} did not answer for {_ANSWER:g} s") from None
     if done.returncode and words[0] != "squeue":  # squeue complains of jobs that are over
-        raise ClusterError(f"{words[0]}: {done.stderr.strip() or done.returncode}")
+        raise EngineError(f"{words[0]}: {last_line(done.stderr) or done.returncode}")
     return done.stdout
 
 

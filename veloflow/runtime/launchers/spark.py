@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 import veloflow
-from veloflow.errors import ClusterError
-from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra
+from veloflow.errors import EngineError
+from veloflow.runtime.launchers.base import Launcher, Reach, look_whether_open, missing_extra
 from veloflow.runtime.launchers.task import serve
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SparkLauncher(Launcher[SparkOptions]):
         """Check that Spark is there; a session of the caller's is used as it is.
 
         Raises:
-            ClusterError: Spark is not installed.
+            EngineError: Spark is not installed.
         """
         try:
             import pyspark
@@ -81,6 +81,9 @@ class SparkLauncher(Launcher[SparkOptions]):
         self._jobs: list[_Job] = []  # the first has the slaves that are always there
         self._leaving: list[_Job] = []
         self._fault: BaseException | None = None
+        if self.options.master.startswith("spark://") and self._context is None:
+            address = self.options.master.removeprefix("spark://")
+            look_whether_open(self.name, address, "start one with start-master.sh")
         if self.options.master and self._context is None:
             self._start_context(1)
 
@@ -96,7 +99,7 @@ class SparkLauncher(Launcher[SparkOptions]):
             self._context = self._pyspark.SparkContext(conf=conf)
         except Exception as error:
             lines = str(error).strip().splitlines()
-            raise ClusterError(
+            raise EngineError(
                 f"--on spark: no cluster at {master}: {lines[0] if lines else error!r}"
             ) from error
 
@@ -162,7 +165,7 @@ class SparkLauncher(Launcher[SparkOptions]):
         found = self._context.parallelize(range(self._count), self._count).map(look).collect()
         for version in found:
             if version != veloflow.__version__:
-                raise ClusterError(
+                raise EngineError(
                     f"--on spark: an executor's Python has veloflow {version or 'not at all'}, and "
                     f"the master {veloflow.__version__}; install it there, or name the Python that "
                     "has it: PYSPARK_PYTHON"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from veloflow.errors import ClusterError, OptionError
+from veloflow.errors import EngineError, OptionError
 from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra, own_address
 from veloflow.runtime.launchers.task import command
 
@@ -27,6 +27,8 @@ __all__ = ["SSHLauncher", "SSHOptions"]
 
 #: seconds in which a host has to let us in
 _LOGIN = 20.0
+#: the exit code of a slave that cannot work here: another version, no such device …
+_REFUSED = 2
 #: seconds between two starts on a host where a slave ended
 _PAUSES = (0.5, 2.0, 10.0, 30.0)
 
@@ -66,7 +68,7 @@ class SSHLauncher(Launcher[SSHOptions]):
         """Read the list of hosts.
 
         Raises:
-            ClusterError: asyncssh is not installed.
+            EngineError: asyncssh is not installed.
             OptionError: there are no hosts.
         """
         try:
@@ -131,7 +133,7 @@ class SSHLauncher(Launcher[SSHOptions]):
             async with self._login(place):
                 pass
         except (OSError, self._asyncssh.Error) as error:
-            raise ClusterError(f"--on ssh: {place}: {error}") from None
+            raise EngineError(f"--on ssh: {place}: {_reason(error)}") from None
 
     async def _keep(self, one: _Place) -> None:
         """Have a slave in a place, for as long as it is wanted there."""
@@ -155,6 +157,9 @@ class SSHLauncher(Launcher[SSHOptions]):
                     if not one.leave.is_set():
                         lines = said.decode(errors="replace").strip().splitlines()
                         self._lines.append(f"ssh: {one.host}: {lines[-1] if lines else 'it ended'}")
+                        one.is_refused = process.exit_status == _REFUSED
+                        if one.is_refused:  # it would say the same again
+                            return
             except (OSError, self._asyncssh.Error) as error:
                 self._lines.append(f"ssh: {one.host}: {error}")
             with contextlib.suppress(TimeoutError):
@@ -164,7 +169,10 @@ class SSHLauncher(Launcher[SSHOptions]):
     def tend(self) -> Iterable[str]:
         """Yield what hosts said."""
         while self._lines:
-            yield self._lines.pop(0)
+            line = self._lines.pop(0)
+            yield line
+            if self._slaves and all(one.is_refused for one in self._slaves):
+                raise EngineError(f"--on {line}; no place has a slave that could start")
 
     def stop(self, grace: float) -> None:
         """Wait for the slaves to return; end the input of the others, which makes them leave."""
@@ -189,12 +197,20 @@ class _Place:
     host: str
     name: str
     kept: Future[None] | None = None
+    is_refused: bool = False
     leave: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 async def _end_input(leave: asyncio.Event, pipe: Any) -> None:
     await leave.wait()
     pipe.write_eof()
+
+
+def _reason(error: Exception) -> str:
+    """Return what to tell of an error of the connection, with the cure where it is known."""
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there; is it an SSH server, and is this its port? port=22"
+    return str(error) or type(error).__name__
 
 
 def _places_of(text: str) -> list[str]:
