@@ -38,7 +38,7 @@ def alone():
 @pytest.fixture(scope="module")
 def alone_for_long():
     """The same for a run that is long enough for trouble."""
-    return run(epochs=60).parameters_sha256
+    return run(epochs=25).parameters_sha256
 
 
 def children(word):
@@ -102,22 +102,22 @@ class Trouble(threading.Thread):
     ("topology", "word", "number"),
     [
         ("ring", "slave", signal.SIGKILL),
-        ("ring", "slave", signal.SIGSTOP),
-        ("tree", "slave", signal.SIGKILL),
-        ("servers:2", "slave", signal.SIGKILL),
         ("servers:2", "veloflow.runtime.range_server", signal.SIGKILL),
+        pytest.param("ring", "slave", signal.SIGSTOP, marks=pytest.mark.stress),
+        pytest.param("tree", "slave", signal.SIGKILL, marks=pytest.mark.stress),
+        pytest.param("servers:2", "slave", signal.SIGKILL, marks=pytest.mark.stress),
     ],
 )
 def test_the_same_bits_when_processes_are_killed_or_stopped(alone_for_long, topology, word, number):
     trouble = Trouble(word, number, 0.3, 2)
     trouble.start()
-    result = run(epochs=60, slaves=3, patience=0.5, topology=topology, watch=trouble.watch)
+    result = run(epochs=25, slaves=3, patience=0.5, topology=topology, watch=trouble.watch)
     trouble.over.set()
     trouble.join()
     assert trouble.done >= 1
     assert result.more["ahead"]["broken"] >= 1
     assert result.parameters_sha256 == alone_for_long
-    assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 60
+    assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 25
 
 
 def test_slaves_with_keys_exchange_over_encrypted_connections(alone, tmp_path):
