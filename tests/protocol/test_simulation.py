@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
+from veloflow.protocol.clocks import Clocks
+from veloflow.protocol.ledger import Ledger
+from veloflow.protocol.messages import Piece
+from veloflow.sharing.policies import Auto
 from veloflow.testing import FaultPlan, Simulation
 
 #: how many seeds the stress environment runs
@@ -36,6 +41,31 @@ def test_one_sort_of_fault_often(fault):
         outcome = Simulation(seed, plan=FaultPlan(**{fault: 0.1}), slaves=3).run()
         happened += outcome.events[fault]
     assert happened > 20
+
+
+@pytest.mark.slow
+def test_modes_follow_each_other_while_slaves_are_lost():
+    """As ``--sharing auto`` does it; bounds of staleness are checked after each event."""
+    happened = Counter()
+    for seed in range(60):
+        outcome = Simulation(seed, policy=Auto(), audit=0.0, epochs=4, samples=60).run()
+        happened.update(outcome.events)
+        assert outcome.events["changed"] >= 3
+    assert happened["kill"] > 20
+    assert happened["restart"] > 5
+
+
+def test_a_bound_does_not_change_while_pieces_are_under_way():
+    ledger = Ledger()
+    clocks = Clocks(ledger, 1)
+    ledger.add([Piece(0, 0, 2, 0, 1)])
+    clocks.granted("a", 0, again=False)
+    lease = ledger.lease_this(0, "a")
+    with pytest.raises(ValueError, match="while pieces are under way"):
+        clocks.change(None)
+    ledger.complete(lease.id, "a")
+    clocks.change(0)  # its update may not be seen yet
+    assert clocks.may_begin("a")
 
 
 def test_a_seed_replays():

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 import veloflow
+from veloflow.core import Message
 from veloflow.errors import InputError
 from veloflow.protocol.events import Grant, Heard, WorkAdded
 from veloflow.protocol.master import Master, MasterSettings
@@ -96,17 +97,21 @@ def test_numpy_and_opencl_slaves_in_one_run(mode):
                 continue
             return
 
-    threads = [threading.Thread(target=work, args=(one,)) for one in ("numpy", "opencl")]
-    for thread in threads:
-        thread.start()
-    # so many epochs that the second one has joined, whose kernels are compiled first
+    slow, quick = [threading.Thread(target=work, args=(one,)) for one in ("opencl", "numpy")]
+
+    def follow(event):
+        if "slave s1 joined" in event.text:  # its kernels are compiled
+            quick.start()
+
+    slow.start()
     result = veloflow.run(
-        "digits_mlp", device="numpy", sharing=mode, listen=[address], epochs=40, hidden=20
-    )
-    for thread in threads:
+        "digits_mlp", device="numpy", sharing=mode, listen=[address], epochs=20, hidden=20,
+        watch=lambda session: session.events.subscribe(Message, follow),
+    )  # fmt: skip
+    for thread in (slow, quick):
         thread.join(30)
         assert not thread.is_alive()
-    assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 40
+    assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 20
     assert result.epochs[-1]["validation"]["error_percent"] < 15
     done = {one["device"].partition(":")[0]: one["jobs"] for one in result.more["slaves"]}
     assert done.keys() == {"numpy", "opencl"}

@@ -223,6 +223,12 @@ def test_simulated_slaves_take_virtual_time():
     assert free.more["virtual_seconds"] < 0.5 * slower.more["virtual_seconds"]
 
 
+def test_minibatches_of_a_stretch_are_late_one_by_one():
+    cluster = VirtualCluster(1, sample=0.01, latency=0.0, bandwidth=1e12, transient=0.5, factor=3.0)
+    result = run(sharing="average:24", epochs=1, cluster=cluster)
+    assert result.more["virtual_seconds"] == pytest.approx((1437 + 720) * 0.01 * 2, rel=0.2)
+
+
 def test_simulated_slaves_stay_below_the_bound():
     for bound in (0, 1, 4):
         result = run(sharing=f"ssp:{bound}", epochs=1, cluster=VirtualCluster(5, transient=0.2))

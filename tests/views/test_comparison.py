@@ -38,6 +38,14 @@ def test_the_table_says_what_was_measured():
     assert "auto: average:every=20 onebit" in lines[4]
 
 
+def test_a_narrow_table_keeps_its_numbers_whole():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(comparison_table(ROWS[:2] + ROWS[3:]))
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert "10.00 ± 1.41" in text
+
+
 @pytest.mark.parametrize("kind", ["svg", "png"])
 def test_the_chart_shows_each_run_that_did_not_fail(tmp_path, kind):
     path = tmp_path / f"modes.{kind}"

@@ -21,7 +21,7 @@ from veloflow.runtime.inspection import TRAIN
 from veloflow.runtime.job_form import JobForm
 from veloflow.runtime.local_farm import LocalFarm
 from veloflow.sharing.auto_guard import Guard
-from veloflow.sharing.auto_measure import Gauge, Measured
+from veloflow.sharing.auto_measure import Measured
 from veloflow.sharing.auto_model import CODECS, Choice, choose
 from veloflow.sharing.policies import Auto, Policy, Sync, parse_sharing, sharing_text
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
     from veloflow.core import Workflow
     from veloflow.devices.parameters import Parameters
-    from veloflow.runtime.crew import Crew, Done
+    from veloflow.runtime.crew import Crew
 
 __all__ = ["AutoFarm"]
 
 #: another mode must be predicted to be so much cheaper than the present one to be taken instead
 _CHANGE = 0.85
+#: so many minibatches after the start training has only just begun
+_EARLY = 20
 
 
 class AutoFarm(PieceFarm):
@@ -67,12 +69,11 @@ class AutoFarm(PieceFarm):
             if type(unit).make_update is not Unit.make_update
             and {"loss", "samples"} <= unit.make_update().keys()
         ]
-        self._gauge, self._guard = Gauge(), Guard()
+        self._guard = Guard()
         self._mode: Policy = Sync()
         self._code = codec or "plain"
         crew.adopt(self._mode, self._code)  # slaves of an earlier master may have another form
         self._inner: PieceFarm = SyncFarm(workflow, parameters, crew, 0, ahead=False)
-        self._inner.listener = self._on_done
         self._inner.label = "auto: measuring"
         self._is_measuring, self._is_epoch_over = True, False
         self._source = _Counted()
@@ -125,10 +126,6 @@ class AutoFarm(PieceFarm):
 
     # -- measuring ----------------------------------------------------------------------------
 
-    def _on_done(self, done: Done) -> None:
-        piece = done.piece
-        self._gauge.add(done.slave, piece.kind, piece.count, done.seconds, done.wire, done.nbytes)
-
     def _on_epoch(self, event: EpochDone) -> None:
         entry: Any = event.record.get("validation") or event.record.get("train") or {}
         self._is_epoch_over = True
@@ -137,14 +134,14 @@ class AutoFarm(PieceFarm):
 
     def _measured(self, source: BatchSource) -> Measured:
         slaves = self.crew.slaves
-        latency, bandwidth = self._gauge.wire()
-        late, factor = self._gauge.lateness()
+        latency, bandwidth = self._inner.gauge.wire()
+        late, factor = self._inner.gauge.lateness()
         ratios, packing = self._codecs()
         lengths: Sequence[int] = getattr(source, "class_lengths", ())
         size = source.max_minibatch_size
         return Measured(
-            sample=self._gauge.sample(),
-            speeds=self._gauge.speeds(slaves),
+            sample=self._inner.gauge.sample(),
+            speeds=self._inner.gauge.speeds(slaves),
             latency=latency,
             bandwidth=bandwidth,
             size=self._parameters.values.nbytes,
@@ -181,7 +178,7 @@ class AutoFarm(PieceFarm):
         if self._guard.has_tripped:
             self._undo()
             self._choose(source)
-        elif self._is_measuring and self._gauge.is_enough(self.crew.slaves):
+        elif self._is_measuring and self._inner.gauge.is_enough(self.crew.slaves):
             self._choose(source)
         elif self._is_epoch_over and not self._is_measuring:
             self._before = None  # it has lasted for an epoch
@@ -233,14 +230,14 @@ class AutoFarm(PieceFarm):
         old = self._inner
         steps = old.steps if isinstance(old, LocalFarm) else self._source.trained
         self._before = self._parameters.read_all() if is_trial else None
-        self._guard.begin(mode.name, is_trial=is_trial)
+        is_first = self._source.trained <= _EARLY
+        self._guard.begin(mode.name, is_trial=is_trial, is_first=is_first)
         if (mode, codec) != (self._mode, self._code):
             self.crew.adopt(mode, codec)
         self._mode, self._code = mode, codec
         self._inner = self._make(mode)
         self._inner.follow(old, steps, self._source.trained)
         self._inner.label = f"auto: {sharing_text(mode)}" + (f", {codec}" * (codec != "plain"))
-        self._inner.listener = self._on_done
 
     def _undo(self) -> None:
         """Go back to the parameters from before a trial."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -23,6 +23,7 @@ from veloflow.errors import CheckpointError
 from veloflow.protocol.messages import Piece
 from veloflow.runtime.ahead import Ahead, Round
 from veloflow.runtime.exchanged import Exchanged
+from veloflow.sharing.auto_measure import Gauge
 from veloflow.sharing.ordered_sum import OrderedSum
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class PieceFarm(Farm):
         self.version = 0  #: of the parameters that slaves have
         self._is_changed = True
         self._loads = parameters.loads
-        self.listener: Callable[[Done], None] | None = None  #: hears of each piece that is done
+        self.gauge = Gauge()  #: what pieces take
         self.is_draining = False  #: begin nothing while something is under way
         self.label = ""  #: the mode, for people
         self._events = workflow.find_service(Events)
@@ -84,13 +85,14 @@ class PieceFarm(Farm):
             minibatches: how many minibatches of training there were.
         """
         self._number, self.version = other._number, other.version
+        self.gauge = other.gauge
         self._is_changed = True
 
     def next_done(self) -> Done:
-        """Wait for the next piece that is done; the listener hears of it."""
+        """Wait for the next piece that is done; note what it took."""
         done = self.crew.next()
-        if self.listener is not None:
-            self.listener(done)
+        piece = done.piece
+        self.gauge.add(done.slave, piece.kind, piece.count, done.seconds, done.wire, done.nbytes)
         return done
 
     @property

@@ -17,7 +17,6 @@ from veloflow.runtime.crew import Done
 from veloflow.runtime.farms import PieceFarm
 from veloflow.runtime.inspection import TRAIN
 from veloflow.runtime.stretches import Place, join_steps, split_steps
-from veloflow.sharing.auto_measure import Gauge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +75,6 @@ class LocalFarm(PieceFarm):
         self._replicas: list[NDArray[Any]] = []
         self._flying: dict[int, _Stretch] = {}
         self._served: list[_Stretch] = []
-        self._gauge = Gauge()  # of the slaves' speeds
         self._pace: float | None = None  # seconds that a minibatch takes
         self._units = list(workflow.all_units())
         self._begun = 0  # TRAIN minibatches that were given to slaves
@@ -111,8 +109,6 @@ class LocalFarm(PieceFarm):
     def _next(self) -> _Stretch:
         done = self.next_done()
         stretch = self._flying.pop(done.piece.number)
-        piece = done.piece
-        self._gauge.add(done.slave, piece.kind, piece.count, done.seconds, None, 0)
         if done.gradients is not None and self._policy.waits:
             # it is read when all have come
             done = Done(done.piece, done.updates, done.gradients.copy(), done.version, done.seconds)
@@ -187,7 +183,7 @@ class LocalFarm(PieceFarm):
         Where the bits may not depend on who computes, or a round has another number of stretches
         than there are slaves, all are alike.
         """
-        names, slow = self.crew.names, self._gauge.slowness()
+        names, slow = self.crew.names, self.gauge.slowness()
         if self._policy.is_exact or len(names) != count or not slow.keys() & set(names):
             return {}
         return {name: max(1, steps // slow.get(name, 1)) for name in names}

@@ -46,7 +46,8 @@ class VirtualCluster:
         sample: seconds that a sample takes.
         latency: seconds that a message takes besides its bytes.
         bandwidth: bytes a second, of each slave's own link.
-        transient: the probability that a piece takes ``factor`` times as long.
+        transient: the probability that a piece takes ``factor`` times as long; of a stretch, each
+            of its minibatches.
         slow: how many slaves are always ``factor`` times as slow.
         factor: see there.
     """
@@ -236,7 +237,7 @@ class SimulatedCrew(Crew):
         up_bytes, vector = 0, None
         if self._worker.has_gradients(piece.kind):
             up_bytes, vector = self._send(slave, piece)
-        seconds = self._seconds(slave, piece)
+        seconds = self._seconds(slave, piece, _steps_in(jobs))
         slave.seconds += seconds
         slave.is_idle = False
         wire = 2 * self._cluster.latency + (down_bytes + up_bytes) / self._cluster.bandwidth
@@ -275,10 +276,13 @@ class SimulatedCrew(Crew):
         self._traffic["uncoded"] += found.nbytes
         return nbytes, way.read(None, headers, [array.data for array in arrays])
 
-    def _seconds(self, slave: _Slave, piece: Piece) -> float:
-        seconds = self._cluster.sample * max(piece.count, 1)
-        is_late = slave.is_slow or self._random.random() < self._cluster.transient
-        return seconds * self._cluster.factor if is_late else seconds
+    def _seconds(self, slave: _Slave, piece: Piece, steps: int) -> float:
+        """Return what a piece takes; of a stretch each minibatch may be late for itself."""
+        a_step = self._cluster.sample * max(piece.count, 1) / steps
+        if slave.is_slow:
+            return steps * a_step * self._cluster.factor
+        late = sum(self._random.random() < self._cluster.transient for _ in range(steps))
+        return a_step * (steps + late * (self._cluster.factor - 1))
 
     def left_out(self) -> list[NDArray[np.floating]]:
         """Return the residual of each, in the order of their names."""
@@ -303,3 +307,8 @@ class SimulatedCrew(Crew):
     def close(self) -> None:
         """Give the threads back."""
         self._limits.restore_original_limits()
+
+
+def _steps_in(jobs: Jobs) -> int:
+    """Return how many minibatches a piece has: those of a stretch are numbered."""
+    return max(1, len({key.partition("|")[0] for key in jobs if key.partition("|")[0].isdecimal()}))

@@ -12,6 +12,8 @@ __all__ = ["Guard"]
 _WINDOW = 12
 #: a trial is given up where the mean loss of training is so many times what it was before
 _RISE = 1.5
+#: … and after three such times, where training has only just begun, not below so many times that
+_FALL = 0.9
 #: any mode but sync is given up where the validation's loss rises so many times above its best
 _WORSE = 1.4
 #: where stale gradients are not stable, the rate is at its limit and noise is what holds training
@@ -33,13 +35,22 @@ class Guard:
         self.has_tripped = False
         self.worths: dict[str, float] = {}
         self._recent: deque[float] = deque(maxlen=_WINDOW)
-        self._limit = math.inf
+        self._limit = self._later = math.inf
+        self._turns = 0
         self._best = math.inf
         self._name, self._is_trial = "sync", False
 
-    def begin(self, name: str, *, is_trial: bool) -> None:
-        """A mode begins; a trial may let the training loss rise no further than so far."""
+    def begin(self, name: str, *, is_trial: bool, is_first: bool = False) -> None:
+        """A mode begins; a trial may let the training loss rise no further than so far.
+
+        Args:
+            name: of the mode.
+            is_trial: whether it is one.
+            is_first: whether training has only just begun, so that the loss is to fall soon.
+        """
         self._name, self._is_trial = name, is_trial
+        self._turns = 0
+        self._later = (_FALL if is_first else _RISE) * mean(self._recent or [math.inf])
         self.has_tripped = False
         self._limit = _RISE * mean(self._recent) if is_trial and self._recent else math.inf
         self._recent.clear()
@@ -47,9 +58,11 @@ class Guard:
     def trained(self, loss: float) -> None:
         """Take in the mean loss of a turn of training."""
         self._recent.append(loss)
+        self._turns += 1
         is_full = len(self._recent) == _WINDOW
         if self._is_trial and (not math.isfinite(loss) or is_full):
-            self.has_tripped |= not mean(self._recent) <= self._limit
+            limit = self._limit if self._turns < 3 * _WINDOW else min(self._limit, self._later)
+            self.has_tripped |= not mean(self._recent) <= limit
 
     def evaluated(self, loss: float) -> None:
         """Take in the loss of validation after an epoch."""

@@ -16,10 +16,11 @@ __all__ = ["Gauge", "Measured"]
 _MEMORY = 64
 #: a piece that takes so many times as long as is usual for its slave has met a transient straggler
 _LATE = 3.0
-#: a slave that is so many times as slow as the others is slow for good
-_SLOW = 1.5
+#: a slave that is so many times as slow as the others is slow for good; its pieces of one kind are
+#: looked at when there are so many
+_SLOW, _KNOWN = 1.5, 3
 #: pieces of training after which something is known, if each slave has done some of any kind
-_ENOUGH = 4
+_ENOUGH = 2
 #: kinds of pieces
 _TRAIN = 2
 
@@ -119,11 +120,18 @@ class Gauge:
         """Return the speed of each slave that is known, the usual one being 1."""
         relative: dict[str, list[float]] = {}
         for kind in {kind for _, kind in self._paces}:
-            middles = {one: median(p) for (one, k), p in self._paces.items() if k == kind}
+            middles = {
+                one: median(p)
+                for (one, k), p in self._paces.items()
+                if k == kind and len(p) >= _KNOWN
+            }
+            if not middles:
+                continue
             usual = median_low(middles.values())  # of two the quicker one
             for slave, middle in middles.items():
                 relative.setdefault(slave, []).append(usual / middle if middle else 1.0)
-        return {slave: mean(found) for slave, found in relative.items()}
+        speeds = {slave: mean(found) for slave, found in relative.items()}
+        return {one: 1.0 if 1 / _SLOW < speed < _SLOW else speed for one, speed in speeds.items()}
 
     def speeds(self, slaves: int) -> tuple[float, ...]:
         """Return the speeds of slaves, the usual one being 1; of unknown ones 1."""

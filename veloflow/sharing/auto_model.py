@@ -21,6 +21,7 @@ reproduced there); a run corrects them by what it sees.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
@@ -37,11 +38,11 @@ _AVERAGED = 2.2
 #: … and a little less the longer they are apart: tau^-b
 _APART = 0.08
 #: replicas of elastic averaging are tied to the centre loosely
-_ELASTIC = 1.6
-#: a gradient that is s steps stale is worth 1 / (1 + (s / c)^4): one step matters little
+_ELASTIC = 1.0
+#: a gradient that is s steps stale is worth 1 / (1 + (s / c)^6): one step matters little
 _STALE = 2.0
 #: … and (1 + s)^-d where it is damped, so that it stays stable for longer
-_DAMPED = 0.6
+_DAMPED = 0.75
 #: waiting for late pieces under a bound of s clocks goes like exp(-s / c): fitted to the table of
 #: bounded staleness in docs/sharing.md
 _JITTER, _MENDED = 0.81, 3.6
@@ -49,6 +50,10 @@ _JITTER, _MENDED = 0.81, 3.6
 _PERIODS = (5, 10, 20, 50, 100)
 #: a codec must save so much of the time to be worth its loss, per cent
 _CODEC_GAIN = 10.0
+#: so many pieces are played through to see who waits for whom
+_PLAYED = 240
+#: a mode that is to be tried must promise so much, per cent, for the trial may be undone
+_TRIAL_GAIN = 10.0
 #: codecs that are looked at besides none, and what a minibatch is worth with them: what error
 #: feedback leaves out comes later
 CODECS = {"onebit": 0.85, "int8": 0.97}
@@ -127,6 +132,9 @@ def choose(
         if (stale or not one.is_stale) and one.sharing.partition(":")[0] not in barred
     ]
     best = found[0]
+    steady = next(one for one in found if not one.is_stale)
+    if steady.cost <= best.cost * (1 + _TRIAL_GAIN / 100):
+        best = steady
     exact = next(one for one in found if one.sharing == "sync" and one.codec == (codec or "plain"))
     close = exact.cost <= best.cost * (1 + margin / 100)
     taken = exact if close else _plain_if_close(best, found, codec)
@@ -228,7 +236,8 @@ def _modes(measured: Measured, wire: _Wire) -> Iterator[tuple[str, float, float]
     alone = [whole * mean / speed + wire.gradient() for speed in measured.speeds]
     rate = sum(1 / one for one in alone)
     if slaves > 1:
-        stale = _worth_of_stale(slaves - 1)
+        # of the slowest, whose updates are the stalest
+        stale = _worth_of_stale(rate * max(alone) - 1)
         yield "async:damping=1", 1 / rate, slaves**-_DAMPED
         yield "async", 1 / rate, stale
         yield "ssp:s=3", _bounded(measured, alone, 3), stale
@@ -245,7 +254,8 @@ def _modes(measured: Measured, wire: _Wire) -> Iterator[tuple[str, float, float]
             apart * _worth_of_replicas(slaves, _AVERAGED),
         )
         if slaves > 1:
-            each = [period / (period * whole * mean / v + wire.stretch()) for v in measured.speeds]
+            length = min(period, _of_epoch(measured) or period)
+            each = [length / (length * whole * mean / v + wire.stretch()) for v in measured.speeds]
             yield (
                 f"elastic:every={period}",
                 1 / sum(each),
@@ -257,43 +267,59 @@ def _worth_of_replicas(slaves: int, scale: float) -> float:
     return float(1 / (1 + ((slaves - 1) / scale) ** 1.2))
 
 
-def _worth_of_stale(staleness: int) -> float:
-    return 1 / (1 + (staleness / _STALE) ** 4)
+def _worth_of_stale(staleness: float) -> float:
+    return 1 / (1 + (staleness / _STALE) ** 6)
 
 
 def _periods(measured: Measured) -> Iterator[int]:
-    """Yield periods of which an epoch has a round at least, the shortest one in any case."""
-    most = measured.minibatches / measured.slaves if measured.minibatches else 20
+    """Yield periods, up to the first with which an epoch is one round."""
     for period in _PERIODS:
-        if period <= most or period == _PERIODS[0]:
-            yield period
+        yield period
+        if period >= (_of_epoch(measured) or 20):
+            return
 
 
-def _longest(measured: Measured, count: int) -> float:
-    """Return how many times as long the slowest of so many pieces takes as an undisturbed one."""
-    return 1 + (measured.factor - 1) * (1 - (1 - measured.late) ** count)
+def _of_epoch(measured: Measured) -> int:
+    """Return how many minibatches of an epoch there are for each slave; 0 if nobody knows."""
+    return -(-measured.minibatches // measured.slaves)
+
+
+def _longest(measured: Measured, steps: int) -> float:
+    """Return how many times as long the slowest stretch takes as an undisturbed one.
+
+    Each of its minibatches may be late for itself, so long stretches are more alike.
+    """
+    mean = 1 + (measured.factor - 1) * measured.late
+    spread = (measured.factor - 1) * sqrt(measured.late * (1 - measured.late) / steps)
+    return mean + spread * sqrt(2 * log(max(measured.slaves, 1)))
 
 
 def _sync(measured: Measured, wire: _Wire, shards: int, groups: int) -> float:
-    """Return the seconds of a minibatch whose shards are waited for, with so many under way.
+    """Return the seconds of a minibatch that waits for its shards, with so many under way.
 
-    Each shard goes to whoever is free first; who begins goes round.
+    Some minibatches are played through: each shard goes to whoever is idle longest.
     """
-    speeds = list(measured.speeds)
-    shard = measured.sample * measured.minibatch / shards
-    total, turns = 0.0, min(len(speeds), 16)
-    for turn in range(turns):
-        order = speeds[turn:] + speeds[:turn]
-        ends = [0.0] * len(order)
-        begun = [False] * len(order)
-        for _ in range(shards * groups):
-            at = min(range(len(order)), key=ends.__getitem__)
-            ends[at] += shard / order[at] + wire.gradient(fresh=not begun[at])
-            begun[at] = True
-        longest = max(ends)
-        at_once = min(shards * groups, len(order))
-        total += longest + shard * (_longest(measured, at_once) - 1)
-    return total / turns / groups
+    piece = measured.sample * measured.minibatch / shards
+    fresh, again = wire.gradient(), wire.gradient(fresh=groups > 1)
+    idle = [(0.0, number) for number in range(measured.slaves)]  # since when, who
+    begin = [0.0] * groups  # when each group's next minibatch begins
+    turns = max(8, _PLAYED // shards) * groups
+    late = 0.0
+    for _ in range(turns):
+        group = begin.index(min(begin))
+        ends, known = 0.0, set()
+        for _ in range(shards):
+            since, slave = heapq.heappop(idle)
+            late += measured.late
+            times = measured.factor if late >= 1 else 1.0
+            late -= late >= 1
+            seconds = piece / measured.speeds[slave] * times
+            end = max(since, begin[group]) + seconds + (again if slave in known else fresh)
+            known.add(slave)
+            ends = max(ends, end)
+            heapq.heappush(idle, (end, slave))
+        begin[group] = ends
+    return max(begin) / turns
 
 
 def _bounded(measured: Measured, alone: list[float], bound: int) -> float:
@@ -310,7 +336,8 @@ def _bounded(measured: Measured, alone: list[float], bound: int) -> float:
 def _average(measured: Measured, wire: _Wire, period: int) -> float:
     """Return the seconds of a minibatch of rounds; stretches are as long as slaves are quick."""
     whole = measured.sample * measured.minibatch
+    period = min(period, _of_epoch(measured) or period)
     lengths = [max(1, period // max(1, round(1 / speed))) for speed in measured.speeds]
     longest = max(n * whole / speed for n, speed in zip(lengths, measured.speeds, strict=True))
-    longest *= _longest(measured, measured.slaves)
+    longest *= _longest(measured, period)
     return (longest + wire.stretch()) / sum(lengths)

@@ -46,8 +46,8 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
     slaves are in shared memory), ``less`` how many times fewer the codec has made of the updates.
     """
     table = Table(box=None, pad_edge=False)
-    for name in ("sharing", "codec"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("sharing", overflow="fold")  # where it is narrow the names give way
+    table.add_column("codec", no_wrap=True)
     for name in ("error", "time", "up", "less", "down", "waiting", "stale"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
