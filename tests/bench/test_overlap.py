@@ -59,3 +59,21 @@ def test_a_step_with_and_without_overlap(namespace, tmp_path, capsys, network, g
         print(f"\n{network}, 2 slaves, {gbit} Gbit/s: a step {with_it:.1f} ms with overlap, "
               f"{without:.1f} without, {without / with_it:.2f} times as fast")  # fmt: skip
     assert len(shas) == 1
+
+
+@pytest.mark.parametrize("network", ["conv", "mlp"])
+def test_modes_and_codecs_over_a_real_network(namespace, tmp_path, capsys, network):
+    """A few real points of what test_time_to_error.py simulates: two slaves, 1 Gbit/s."""
+    for sharing, codec in (
+        ("sync:shards=2", "plain"),
+        ("sync:shards=2", "onebit"),
+        ("async", "plain"),
+        ("average:3", "plain"),
+    ):
+        found = train(namespace, tmp_path, network, 1, 2, sharing=sharing, codec=codec)
+        step = statistics.median(sorted(found["steps"][1:])[:3])
+        counted = found["bytes"]
+        up, down = (counted[one] / 1e6 for one in ("updates", "parameters"))
+        with capsys.disabled():
+            print(f"\n{network}, 2 slaves, 1 Gbit/s, {sharing} {codec}: {1e3 * step:.1f} ms a "
+                  f"minibatch, {up:.1f} MB up, {down:.1f} MB down")  # fmt: skip
