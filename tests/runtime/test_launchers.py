@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import kubernetes_validate
 import msgspec
 import pytest
 
@@ -85,14 +86,15 @@ def test_manifests_are_what_kubernetes_knows():
     options = KubernetesOptions(image="example/veloflow:1", host="head", namespace="lab")
     secret, job = manifests(options, "veloflow-1", 5, b"the secret")
     text = json.dumps(job)
+    pod = job["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
     assert "the secret" not in text
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 5
     assert job["spec"]["podFailurePolicy"]["rules"][0]["action"] == "Ignore"
     mounted = job["spec"]["template"]["spec"]["volumes"][0]["secret"]
     assert mounted["secretName"] == secret["metadata"]["name"]
-    validate = pytest.importorskip("kubernetes_validate")
     for one in (secret, job):
-        validate.validate(one, "1.30", strict=True)
+        kubernetes_validate.validate(one, "1.30", strict=True)
 
 
 def test_a_dry_run_shows_manifests_without_the_secret():

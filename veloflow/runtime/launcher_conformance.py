@@ -137,8 +137,7 @@ def _watched(name: str, options: Mapping[str, Any], handle: object | None, timeo
             if self.wanted != self.had:
                 self.had = self.wanted
                 self.resize(self.had)
-            own: Any = super()
-            for line in own.tend():
+            for line in super().tend():
                 assert self.secret not in line, "a line for the user has the run's secret"
                 yield line
 
@@ -151,7 +150,7 @@ def _watched(name: str, options: Mapping[str, Any], handle: object | None, timeo
         def look(self, session: Session) -> None:
             """Go to the next step when there are so many slaves as this one says."""
             assert session.farm is not None
-            slaves = session.farm.crew.results()["slaves"]
+            slaves: Any = session.farm.crew.results()["slaves"]
             present = sum(one["state"] == "well" for one in slaves)
             if present == self.steps[0]:
                 _look_for(self.secret)
