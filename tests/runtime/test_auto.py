@@ -149,10 +149,10 @@ class TestSlaves:
             slaves=2,
             epochs=6,
             patience=0.5,
-            faults="kill=slave1@job5,kill=slave2@job30,kill=0.005",
+            faults="kill=slave1@job5,kill=slave2@job5,kill=0.01",  # whoever comes first, too
         )
         assert learned(result, 6)
-        assert result.more["jobs"]["lost"] >= 2
+        assert result.more["jobs"]["lost"] >= 1
 
 
 def test_a_codec_that_the_user_names_is_kept():
