@@ -144,6 +144,7 @@ from veloflow.units.metrics import (
     TopKError,
 )
 from veloflow.units.normalization import Normalizer, RangeLinear, normalizer_of
+from veloflow.units.observing import Observer
 from veloflow.units.picking import (
     GDPicking,
     MaxAbsPooling,
@@ -351,6 +352,7 @@ __all__ = [
     "Mul",
     "Nesterov",
     "Normalizer",
+    "Observer",
     "OnPlateau",
     "Orthogonal",
     "ParameterStatistics",

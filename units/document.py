@@ -42,7 +42,7 @@ _THINGS = {
     "weights_filling": "filling",
     "bias_filling": "filling",
 }
-_LISTS = {"metrics": "metric", "watchers": "watcher"}
+_LISTS = {"metrics": "metric", "watchers": "watcher", "observers": "observer"}
 #: the types of settings that may be changed on the command line, by their annotations
 _TYPES: Mapping[str, Any] = {
     "int": int,
@@ -181,7 +181,7 @@ class _Reader:
             near = nearest(name, known)
             listing = "" if near else f"; there are {', '.join(sorted(known))}"
             raise self._error(where, f"there is no {kind} {name!r}{near}{listing}")
-        needs_workflow = kind in ("loader", "watcher")
+        needs_workflow = kind in ("loader", "watcher", "observer")
         signature = signature_of(make, skip=int(needs_workflow))
         args, kwargs = self._told(f"{kind} {name}", signature, told, where)
         if needs_workflow:

@@ -6,25 +6,27 @@ import heapq
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from veloflow.core import Bool, Input, Unit
+from veloflow.core import Bool, Input
 from veloflow.devices import Array
 from veloflow.errors import InputError, ShapeError, StorageError
 from veloflow.units.loader import CLASS_NAMES
+from veloflow.units.observing import Observer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.standard import StandardUnits
 
 __all__ = ["ImageSaver"]
 
 
 @final
-class ImageSaver(Unit):
+class ImageSaver(Observer):
     """Saves the worst mistakes of each epoch: images whose most probable label is wrong.
 
     They are in ``folder/validation`` and so on, named after the rank (0000 is the worst), the true
@@ -40,8 +42,6 @@ class ImageSaver(Unit):
         limit: images of each class of samples.
         kinds: the classes of samples, by default test and validation.
     """
-
-    group: ClassVar[str] = "service"
 
     output = Input[Array]("batch classes")
     minibatch_data = Input[Array]("batch ...")
@@ -72,6 +72,14 @@ class ImageSaver(Unit):
         self.kinds = frozenset(CLASS_NAMES.index(one) for one in kinds)
         # a heap, the least bad on top: loss, sample, true and predicted class, pixels
         self._worst: list[tuple[float, int, int, int, NDArray[Any]]] = []
+
+    def observe(self, units: StandardUnits) -> None:
+        """Look at the last layer and the loader."""
+        self.link_data(units.forwards[-1], "output")
+        self.link_data(
+            units.loader, "minibatch_data", "minibatch_labels", "minibatch_indices",
+            "minibatch_class", "last_minibatch", "labels_mapping",
+        )  # fmt: skip
 
     def initialize(self) -> None:
         """Look whether the samples are images.

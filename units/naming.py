@@ -21,6 +21,7 @@ from veloflow.units.filling import Filling
 from veloflow.units.learning_rate import Policy
 from veloflow.units.loader import Loader
 from veloflow.units.metrics import Metric
+from veloflow.units.observing import Observer
 from veloflow.units.rollback import EpochWatcher
 from veloflow.units.solvers import Solver
 
@@ -34,6 +35,7 @@ KINDS: Mapping[str, type[Any]] = {
     "filling": Filling,
     "metric": Metric,
     "watcher": EpochWatcher,
+    "observer": Observer,
 }
 _LAYERS = ("Layer", "Branches", "list[Layer]")
 

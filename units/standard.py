@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from veloflow.units.forward import Forward
     from veloflow.units.loader import Loader
     from veloflow.units.metrics import Metric
+    from veloflow.units.observing import Observer
 
 __all__ = ["StandardUnits", "standard_workflow"]
 
@@ -58,6 +59,7 @@ class StandardUnits:
         adjust: sets the learning rates, or None.
         checkpoint: asks for checkpoints, or None.
         watchers: what goes by the epochs, right after the decision.
+        observers: what looks on, after these.
     """
 
     repeater: Repeater
@@ -70,6 +72,7 @@ class StandardUnits:
     adjust: LearningRateAdjust | None = None
     checkpoint: Checkpoint | None = None
     watchers: tuple[EpochWatcher, ...] = ()
+    observers: tuple[Observer, ...] = ()
 
 
 def standard_workflow(
@@ -86,6 +89,7 @@ def standard_workflow(
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | None = None,
     watchers: Sequence[EpochWatcher] = (),
+    observers: Sequence[Observer] = (),
     policy: Policy | None = None,
     bias_policy: Policy | None = None,
     checkpoint_epochs: int | None = None,
@@ -110,6 +114,7 @@ def standard_workflow(
         label_smoothing: the share of the truth that is spread over all classes (softmax).
         class_weights: a weight for the samples of each class (softmax).
         watchers: units of ``wf`` that go by the epochs, such as ``Rollback(wf)``.
+        observers: units of ``wf`` that look on, such as ``ImageSaver(wf, "mistakes")``.
         policy: how learning rates change while training; None keeps them.
         bias_policy: the same for biases; by default ``policy``.
         checkpoint_epochs: ask for a checkpoint every so many epochs, and on improvement; None
@@ -170,8 +175,10 @@ def standard_workflow(
         watcher.add(*(one for one in gradients if isinstance(one, GradientUnit)))
     units = StandardUnits(
         *(repeater, loader, forwards, evaluator, decision, gradients, backward),
-        *(adjust, checkpoint, tuple(watchers)),
+        *(adjust, checkpoint, tuple(watchers), tuple(observers)),
     )
+    for observer in observers:
+        observer.observe(units)
     _link_control(wf, units)
     return units
 
@@ -229,12 +236,14 @@ def _adjust(
 
 def _link_control(wf: Workflow, units: StandardUnits) -> None:
     chain: list[Unit | None] = [wf.start, units.repeater, units.loader, *units.forwards]
-    chain += [units.evaluator, units.decision, *units.watchers, units.checkpoint]
+    chain += [units.evaluator, units.decision, *units.watchers]
+    chain += [*units.observers, units.checkpoint]
     chain += units.backward
     chain += [units.adjust, units.repeater]
     for before, after in pairwise(unit for unit in chain if unit is not None):
         before >> after
-    units.decision >> wf.end
+    last_to_look = units.observers[-1] if units.observers else units.decision
+    last_to_look >> wf.end
     wf.end.gate_block = ~units.decision.complete
     units.backward[0].gate_block = units.decision.complete
     for unit in units.backward:

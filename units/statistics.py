@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
 
-from veloflow.core import Bool, Input, Unit
+from veloflow.core import Bool, Input
 from veloflow.devices import Array
-from veloflow.errors import InputError
+from veloflow.errors import GraphError, InputError, nearest
+from veloflow.units.observing import Observer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
     from veloflow.units.forward import Forward
+    from veloflow.units.standard import StandardUnits
 
 __all__ = ["Accumulator", "Histogram", "ParameterStatistics", "similar_kernels"]
 
@@ -63,7 +65,7 @@ def similar_kernels(
 
 
 @final
-class ParameterStatistics(Unit):
+class ParameterStatistics(Observer):
     """Looks at the parameters of layers at the end of each epoch.
 
     Link ``epoch_ended`` and ``epoch_number`` to the loader, and put it after the decision. The
@@ -73,11 +75,9 @@ class ParameterStatistics(Unit):
     before, divided by ``norm``; and for weights ``similar``, groups of kernels that are alike.
 
     Args:
-        forwards: the layers.
+        forwards: the layers; none for all of a standard workflow.
         similarity: from which correlation on kernels are alike; None does not look.
     """
-
-    group: ClassVar[str] = "service"
 
     epoch_ended = Input[Bool]()
     epoch_number = Input[int]()
@@ -85,7 +85,7 @@ class ParameterStatistics(Unit):
     def __init__(
         self,
         workflow: Workflow,
-        forwards: Sequence[Forward],
+        forwards: Sequence[Forward] = (),
         *,
         similarity: float | None = 0.9,
         name: str | None = None,
@@ -99,6 +99,11 @@ class ParameterStatistics(Unit):
         self.similarity = similarity
         self.records: dict[str, list[dict[str, Any]]] = {}
         self._before: dict[str, NDArray[Any]] = {}
+
+    def observe(self, units: StandardUnits) -> None:
+        """Look at all layers, unless some were named."""
+        self.forwards = self.forwards or units.forwards
+        self.link_data(units.loader, "epoch_ended", "epoch_number")
 
     def run(self) -> None:
         """Look at the parameters if an epoch has ended."""
@@ -220,7 +225,7 @@ class Histogram:
 
 
 @final
-class Accumulator(Unit):
+class Accumulator(Observer):
     """The histogram of an array over a whole run, such as of a layer's outputs.
 
     Link ``array`` to what is to be looked at, and put it anywhere after it. It looks at what this
@@ -228,23 +233,45 @@ class Accumulator(Unit):
     ``histogram of NAME``.
 
     Args:
+        layer: the name of the layer whose output is looked at, in a standard workflow; by default
+            the last one.
         bins: of the histogram.
         every: look at each so many-th minibatch only.
     """
 
-    group: ClassVar[str] = "service"
-
     array = Input[Array]()
 
     def __init__(
-        self, workflow: Workflow, *, bins: int = 64, every: int = 1, name: str | None = None
+        self,
+        workflow: Workflow,
+        layer: str | None = None,
+        *,
+        bins: int = 64,
+        every: int = 1,
+        name: str | None = None,
     ) -> None:
         super().__init__(workflow, name=name)
         if every < 1:
             raise InputError(f"unit {self.path!r}: every is {every}; give at least 1")
         self.histogram = Histogram(bins)
+        self.layer = layer
         self.every = every
         self._runs = 0
+
+    def observe(self, units: StandardUnits) -> None:
+        """Look at the output of the layer.
+
+        Raises:
+            GraphError: there is no layer of that name.
+        """
+        known = {one.name: one for one in units.forwards}
+        layer = units.forwards[-1].name if self.layer is None else self.layer
+        if layer not in known:
+            raise GraphError(
+                f"unit {self.path!r}: there is no layer {layer!r}{nearest(layer, known)}; there "
+                f"are {', '.join(known)}"
+            )
+        self.link_data(known[layer], array="output")
 
     def run(self) -> None:
         """Count the values."""

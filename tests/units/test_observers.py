@@ -7,7 +7,8 @@ import pytest
 from harness import trained
 from PIL import Image
 
-from veloflow.errors import InputError, ShapeError
+import veloflow
+from veloflow.errors import DefinitionError, InputError, ShapeError
 from veloflow.units import (
     Accumulator,
     ArrayLoader,
@@ -49,6 +50,55 @@ def saving(folder, **options):
         )  # fmt: skip
 
     return watched
+
+
+def test_observers_of_the_short_form_link_themselves(tmp_path):
+    data, labels = digits()
+    data = data.reshape(-1, 8, 8)
+
+    def watched(wf):
+        loader = ArrayLoader(wf, data[100:400], labels[100:400], minibatch_size=50,
+                             validation=(data[:100], labels[:100]))  # fmt: skip
+        standard_workflow(
+            wf, loader=loader, layers=[tanh(20, name="hidden"), softmax(10)], max_epochs=2,
+            observers=[ImageSaver(wf, tmp_path / "mistakes", limit=3), ParameterStatistics(wf),
+                       Accumulator(wf, "hidden", every=2), Accumulator(wf, name="last")],
+        )  # fmt: skip
+
+    result = veloflow.run(watched, device="numpy", seed=3)
+    assert len(list((tmp_path / "mistakes" / "validation").iterdir())) == 3
+    assert set(result.more["statistics"]) == {
+        f"{layer}/{one}" for layer in ("hidden", "All2AllSoftmax") for one in ("weights", "bias")
+    }
+    assert [one["epoch"] for one in result.more["statistics"]["hidden/bias"]] == [0, 1, 2]
+    minibatches = 3 * 2 + 2 * 6
+    assert result.more["histogram of Accumulator"]["total"] == minibatches // 2 * 50 * 20
+    assert result.more["histogram of last"]["total"] == minibatches * 50 * 10
+    plain = veloflow.run(
+        lambda wf: standard_workflow(
+            wf, layers=[tanh(20, name="hidden"), softmax(10)], max_epochs=2,
+            loader=ArrayLoader(wf, data[100:400], labels[100:400], minibatch_size=50,
+                               validation=(data[:100], labels[:100])),
+        ),
+        device="numpy", seed=3,
+    )  # fmt: skip
+    assert plain.parameters_sha256 == result.parameters_sha256
+
+
+def test_observers_stand_in_files(tmp_path):
+    file = tmp_path / "net.yaml"
+    text = (
+        "loader: {digits: {minibatch_size: 200}}\n"
+        "layers: [{tanh: {neurons: 9, name: fc1}}, {softmax: 10}]\n"
+        "max_epochs: 1\n"
+        "observers: [{parameter_statistics: {similarity: 0.8}}, {accumulator: fc1}]\n"
+    )
+    file.write_text(text)
+    result = veloflow.run(file, device="numpy")
+    assert {"statistics", "histogram of Accumulator"} <= set(result.more)
+    file.write_text(text.replace("accumulator: fc1", "accumulator: fc2"))
+    with pytest.raises(DefinitionError, match=r"no layer 'fc2' \(did you mean 'fc1'\?\)"):
+        veloflow.run(file, device="numpy")
 
 
 def test_the_worst_mistakes_are_saved_the_worst_first(tmp_path):
