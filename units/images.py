@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, final
 
 import numpy as np
 
@@ -27,6 +27,25 @@ __all__ = ["ImageFolderLoader", "ImageListLoader", "ImageLoader"]
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 
 Color = Literal["RGB", "L", "HSV", "YCbCr", "CMYK", "RGBA"]
+
+
+class ImageOptions(TypedDict, total=False):
+    """What a loader of images may be told, as :class:`ImageLoader` says."""
+
+    size: Required[tuple[int, int]]
+    color: Color
+    fit: Fit
+    background: int
+    augment: Augmentation | None
+    inflation: int
+    skip_bad: bool
+    validation_ratio: float
+    minibatch_size: int
+    shuffle_limit: int | None
+    normalization: str | Normalizer | None
+    balanced: bool
+    drift: DriftTest
+    name: str | None
 
 
 class ImageLoader(FileLoader):
@@ -148,7 +167,9 @@ class ImageFolderLoader(ImageLoader):
         **options: see :class:`ImageLoader`.
     """
 
-    def __init__(self, workflow: Workflow, root: str | Place, **options: Any) -> None:
+    def __init__(
+        self, workflow: Workflow, root: str | Place, **options: Unpack[ImageOptions]
+    ) -> None:
         super().__init__(workflow, **options)
         self.root = place_of(root)
 
@@ -177,7 +198,7 @@ class ImageListLoader(ImageLoader):
         validation: str | Place | Sequence[Any] | None = None,
         test: str | Place | Sequence[Any] | None = None,
         label: str | None = r"([^/]+)/[^/]+$",
-        **options: Any,
+        **options: Unpack[ImageOptions],
     ) -> None:
         super().__init__(workflow, **options)
         self.lists = (test, validation, train)

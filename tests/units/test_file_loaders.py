@@ -12,7 +12,7 @@ from PIL import Image
 
 import veloflow
 from veloflow.core import Events, Message, Settings
-from veloflow.errors import DataError, InputError
+from veloflow.errors import DataError, DefinitionError, InputError
 from veloflow.units import (
     Augmentation,
     ImageFolderLoader,
@@ -150,6 +150,18 @@ def test_colour_spaces(images, color, shape):
     with ready(loader):
         loader.run()
         assert loader.minibatch_data.shape == (2, *shape)
+
+
+def test_images_are_loaded_by_a_yaml_file(images, tmp_path):
+    file = tmp_path / "net.yaml"
+    file.write_text(
+        f"loader: {{image_folder: {{root: {images}, size: [4, 4], color: L, minibatch_size: 3}}}}\n"
+        "layers: [{softmax: 2}]\nmax_epochs: 1\n"
+    )
+    assert veloflow.run(file, device="numpy").epochs[-1]["train"]["samples"] == 6
+    file.write_text(file.read_text().replace("minibatch_size", "minibatch_sise"))
+    with pytest.raises(DefinitionError, match="did you mean 'minibatch_size'"):
+        veloflow.run(file, device="numpy")
 
 
 def test_inflation_without_changes_is_refused(images):
