@@ -58,7 +58,10 @@ LAYERS = (
     ),
     Layer(
         "veloflow.devices.opencl",
-        may=("veloflow.devices", "veloflow.errors", "numpy", "platformdirs", "pyopencl"),
+        may=(
+            *("veloflow.devices", "veloflow.errors", "msgspec", "numpy", "platformdirs"),
+            "pyopencl",
+        ),
         exactly=("veloflow",),  # for its version, which is a part of what is cached
         never=("asyncio", "select", "selectors", "socket"),
     ),

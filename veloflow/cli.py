@@ -541,18 +541,37 @@ def report(result: Path, output: Path, workflow: str | None) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--tune", "tunes", is_flag=True, help="First search the quickest kernels.")
+@click.option("--device", default="opencl", show_default=True, help="The device to tune.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="How long the search may take; Ctrl-C ends it early and keeps what it found.",
+)
 @_debug_option
-def devices(*, as_json: bool) -> None:
+def devices(*, as_json: bool, tunes: bool, device: str, seconds: float) -> None:
     """List the devices of this machine, test them, and measure a multiplication.
 
     \b
-    Example:
+    Examples:
       veloflow devices
+      veloflow devices --tune
+      veloflow devices --tune --device opencl:0:0 --seconds 60
     """
     from rich.console import Console
 
     from veloflow.devices.selection import examine_devices
     from veloflow.views.report import devices_table, json_text
+
+    if tunes:
+        from veloflow.devices.opencl.platforms import open_hardware
+        from veloflow.devices.opencl.tune import tune
+        from veloflow.views.counting import telling
+
+        with telling() as tell:
+            tune(open_hardware(device), budget=seconds, report=tell)
 
     reports = examine_devices()
     if as_json:

@@ -8,13 +8,11 @@ import pytest
 pytestmark = [pytest.mark.opencl, pytest.mark.slow]
 
 _GEMM = """
-kernel void transpose(global const float *source, global float *target, const long stack,
-                      const long columns, const long inner) {{ }}
 kernel void gemm(global const float *a, global const float *b, global float *out,
-                 global const float *bias, const int has_bias, const long stack, const long rows,
-                 const long columns, const long inner, const long a_row, const long a_inner,
-                 const long b_row, const long b_tile, const long b_matrix,
-                 const float alpha, const float beta) {{ {body} }}
+                 global const float *bias, global float *spare, const int has_bias,
+                 const int packs, const long stack, const long rows, const long columns,
+                 const long inner, const long a_row, const long a_inner, const long b_inner,
+                 const long b_column, const float alpha, const float beta) {{ {body} }}
 """
 
 

@@ -96,6 +96,7 @@ class DeviceInfo:
     memory: int  #: bytes
     compute_units: int
     notes: tuple[str, ...] = ()  #: fallbacks in use, oddities found by the self-test
+    methods: tuple[str, ...] = ()  #: how products of matrices are computed, and how quickly
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,8 @@ class Device(ABC):
     least_shared: int = 0
     #: whether bytes of a data set stay bytes in its memory, and become numbers in each minibatch
     keeps_bytes: bool = False
+    #: a few letters for choices of this user that change the last bits of results; usually none
+    fingerprint: str = ""
 
     # -- memory -------------------------------------------------------------------------------
 

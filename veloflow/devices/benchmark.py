@@ -13,7 +13,7 @@ from veloflow.devices.expressions import element, index, scalar, tanh
 if TYPE_CHECKING:
     from veloflow.devices.base import Array, Device, Launch
 
-__all__ = ["SmallStep", "gemm_gflops", "seconds_of_call", "small_step_seconds"]
+__all__ = ["SmallStep", "gemm_gflops", "least_seconds", "seconds_of_call", "small_step_seconds"]
 
 
 def seconds_of_call(call: Callable[[], object], device: Device, seconds: float) -> float:
@@ -22,15 +22,20 @@ def seconds_of_call(call: Callable[[], object], device: Device, seconds: float) 
     The least, because whatever else the machine does can only add to it. Calls are timed in
     groups of at least a millisecond, each ended by a wait for the device.
     """
+    return least_seconds(call, device.synchronize, seconds)
+
+
+def least_seconds(call: Callable[[], object], wait: Callable[[], object], seconds: float) -> float:
+    """Return the least time of a call within about ``seconds``; ``wait`` ends what it began."""
     call()
-    device.synchronize()
+    wait()
     repeats, best = 1, float("inf")
     end = time.perf_counter() + seconds
     while True:
         start = time.perf_counter()
         for _ in range(repeats):
             call()
-        device.synchronize()
+        wait()
         now = time.perf_counter()
         best = min(best, (now - start) / repeats)
         if now - start < 1e-3:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from veloflow.errors import StorageError
 
-__all__ = ["cache_folder", "read_json", "write_json"]
+__all__ = ["cache_folder", "read_json", "write_bytes", "write_json"]
 
 
 def cache_folder(*parts: str) -> Path:
@@ -55,10 +55,19 @@ def write_json(path: Path, content: dict[str, object]) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    write_bytes(path, json.dumps(content, indent=1, sort_keys=True).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, whoever else writes it at the same moment.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
             new = Path(folder) / path.name
-            new.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+            new.write_bytes(content)
             new.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error

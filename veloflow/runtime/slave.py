@@ -98,7 +98,7 @@ def run_slave(
                     checksum=checksum,
                     name=name or platform.node(),
                     device=device.name,
-                    hardware=platform.machine(),
+                    hardware=f"{platform.machine()}{device.fingerprint}",
                     host=platform.node(),
                     pid=os.getpid(),
                     memory=computing.memory.name,

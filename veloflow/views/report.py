@@ -48,6 +48,8 @@ class _DeviceInfo(Protocol):
     def compute_units(self) -> int: ...
     @property
     def notes(self) -> Sequence[str]: ...
+    @property
+    def methods(self) -> Sequence[str]: ...
 
 
 class _DeviceReport(Protocol):
@@ -208,6 +210,8 @@ def devices_table(reports: Iterable[_DeviceReport]) -> Table:
         info = report.info
         place = Text(info.hardware).append(f"\n{info.driver}", "dim")
         test = Text("failed" if report.problems else "passed", _STYLES[_status(report)])
+        for method in info.methods:
+            place.append(f"\n{method}", "dim")
         for note in (*report.problems, *info.notes):
             place.append(f"\n{note}", "yellow")
         table.add_row(

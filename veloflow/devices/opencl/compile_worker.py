@@ -3,7 +3,8 @@
 ``python -P -m veloflow.devices.opencl.compile_worker`` reads one request a line from its standard
 input and answers each with a line of JSON. It builds the program, launches its kernels on the small
 arrays of the trial (which is when PoCL makes the final machine code), compares the results with
-those that NumPy gave, and only then writes the binary.
+those that NumPy gave, and only then writes the binary. A tuner's request has no path: it asks
+how long launches of the program take on larger arrays, or how long the BLAS of the host takes.
 """
 
 from __future__ import annotations
@@ -16,17 +17,23 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from veloflow.devices.benchmark import least_seconds
 from veloflow.devices.opencl.cache import write_entry
+from veloflow.devices.opencl.launches import bind
 from veloflow.devices.opencl.platforms import cl, devices_by_name
 from veloflow.devices.opencl.recipes import ArrayArgument, Call, LaunchScalar, Recipe, Trial
 
-__all__ = ["decode_trial", "encode_trial", "main"]
+__all__ = ["decode_trial", "encode_call", "encode_trial", "main"]
+
+#: bytes after an array that kernels may read
+_SPARE = 4096
 
 #: seconds without a request after which the child ends by itself
 _IDLE_LIMIT = 20.0
@@ -35,7 +42,7 @@ _IDLE_LIMIT = 20.0
 def encode_trial(trial: Trial) -> dict[str, Any]:
     """Return a trial as JSON's own types."""
     return {
-        "calls": [_encode_call(call) for call in trial.calls],
+        "calls": [encode_call(call) for call in trial.calls],
         "arrays": {name: _encode_array(array) for name, array in trial.arrays.items()},
         "scalars": dict(trial.scalars),
         "expected": {name: _encode_array(array) for name, array in trial.expected.items()},
@@ -63,7 +70,8 @@ def _decode_array(record: Mapping[str, Any]) -> np.ndarray[Any, Any]:
     return np.frombuffer(base64.b64decode(record["data"]), np.dtype(record["dtype"]))
 
 
-def _encode_call(call: Call) -> dict[str, Any]:
+def encode_call(call: Call) -> dict[str, Any]:
+    """Return a launch as JSON's own types."""
     arguments: list[dict[str, Any]] = []
     for argument in call.arguments:
         if isinstance(argument, ArrayArgument):
@@ -96,8 +104,8 @@ class Workbench:
         self._context = cl.Context([self._handle])
         self._queue = cl.CommandQueue(self._context)
 
-    def build(self, recipe: Recipe, trial: Trial) -> tuple[bytes, str]:
-        """Return the binary and what is wrong with its results ("" when they are right)."""
+    def build(self, recipe: Recipe, trial: Trial) -> tuple[Any, str]:
+        """Return the program and what is wrong with its results ("" when they are right)."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", cl.CompilerWarning)
             program = cl.Program(self._context, recipe.source)
@@ -111,7 +119,19 @@ class Workbench:
             for name, expected in trial.expected.items()
             if (count := self._count_wrong(memory[name], expected, trial.tolerance))
         ]
-        return bytes(program.get_info(cl.program_info.BINARIES)[0]), "; ".join(wrong)
+        return program, "; ".join(wrong)
+
+    def seconds(
+        self, program: Any, calls: Sequence[Call], sizes: Mapping[str, int], limit: float
+    ) -> float:
+        """Return the least time of the launches on arrays of so many bytes each."""
+        memory = {}
+        for name, size in sizes.items():  # numbers near 1, for others may take another time
+            whole = size + -size % 4 + _SPARE
+            memory[name] = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, whole)
+            cl.enqueue_fill_buffer(self._queue, memory[name], np.float32(0.75), 0, whole)
+        launch = bind(self._queue, {call.kernel: program for call in calls}, calls, memory)
+        return least_seconds(launch, self._queue.finish, limit)
 
     def _launch(
         self,
@@ -157,21 +177,34 @@ class _Copy:
 
 
 def answer(request: Mapping[str, Any], benches: dict[str, Workbench]) -> dict[str, str]:
-    """Do what one request asks; return {} or {"error": reason}."""
+    """Do what one request asks; return {}, {"seconds": number} or {"error": reason}."""
     try:
+        if "blas" in request:
+            return {"seconds": repr(_seconds_of_blas(request["blas"], request["seconds"]))}
         bench = benches.get(request["device"])
         if bench is None:
             bench = benches[request["device"]] = Workbench(request["device"])
         recipe = Recipe(request["name"], request["source"], tuple(request["options"]))
-        binary, wrong = bench.build(recipe, decode_trial(request["trial"]))
+        program, wrong = bench.build(recipe, decode_trial(request["trial"]))
         if wrong:
             return {"error": f"it gives wrong numbers: {wrong}"}
+        if "calls" in request:
+            calls = [_decode_call(call) for call in request["calls"]]
+            limit = request["seconds"]
+            return {"seconds": repr(bench.seconds(program, calls, request["sizes"], limit))}
+        binary = bytes(program.get_info(cl.program_info.BINARIES)[0])
         write_entry(Path(request["path"]), binary, name=recipe.name, device=request["identity"])
     except OSError as error:
         return {"storage": f"the compiled kernel cannot be kept: {error}"}
     except Exception as error:  # the answer is the way out: whoever asked raises it
         return {"error": f"{type(error).__name__}: {error}"}
     return {}
+
+
+def _seconds_of_blas(size: int, limit: float) -> float:
+    a, b = (np.full((size, size), 0.75, np.float32) for _ in range(2))
+    out = np.empty_like(a)
+    return least_seconds(partial(np.matmul, a, b, out=out), lambda: None, limit)
 
 
 class _Watch:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from veloflow.devices.expressions import Expression
+    from veloflow.devices.opencl.tuning import Tuning
     from veloflow.devices.tracing import Observer
     from veloflow.devices.window import Window
 
@@ -36,7 +37,7 @@ def discover() -> list[DeviceInfo]:
     return [_info(Hardware(name, handle)) for name, handle in devices_by_name().items()]
 
 
-def _info(hardware: Hardware, notes: Sequence[str] = ()) -> DeviceInfo:
+def _info(hardware: Hardware, notes: Sequence[str] = (), methods: Sequence[str] = ()) -> DeviceInfo:
     handle = hardware.handle
     return DeviceInfo(
         hardware.name,
@@ -46,6 +47,7 @@ def _info(hardware: Hardware, notes: Sequence[str] = ()) -> DeviceInfo:
         int(handle.global_mem_size),
         hardware.compute_units,
         tuple(notes),
+        tuple(methods),
     )
 
 
@@ -57,6 +59,7 @@ class OpenCLDevice(Device):
         cache: the folder of compiled kernels; by default in the cache folder of veloflow.
         limit: seconds after which a compiler that does not answer is given up.
         sources: replaces the source of kernels by name, to test what then happens.
+        tuning: which methods are taken, instead of what is kept for this device.
     """
 
     #: launches whose arrays lie in one piece of memory cannot become one
@@ -72,9 +75,11 @@ class OpenCLDevice(Device):
         cache: Path | None = None,
         limit: float = 60.0,
         sources: Mapping[str, str] | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self.name = hardware.name
-        self._engine = Engine(hardware, cache=cache, limit=limit, sources=sources)
+        self._engine = Engine(hardware, cache=cache, limit=limit, sources=sources, tuning=tuning)
+        self.fingerprint = self._engine.tuning.fingerprint(hardware.facts)
 
     @classmethod
     def open(cls, name: str = "opencl") -> Self:
@@ -243,7 +248,8 @@ class OpenCLDevice(Device):
 
     def info(self) -> DeviceInfo:
         """Describe the device and what was found amiss."""
-        return _info(self._engine.hardware, self._engine.notes)
+        engine = self._engine
+        return _info(engine.hardware, engine.notes, engine.tuning.lines())
 
     def close(self) -> None:
         """Wait for what is pending and end the compiler's process."""

@@ -23,6 +23,7 @@ from veloflow.devices.opencl.merging import merged_launch, merged_recipe
 from veloflow.devices.opencl.pending import Pending, Step
 from veloflow.devices.opencl.platforms import Hardware, cl
 from veloflow.devices.opencl.recipes import ArrayArgument
+from veloflow.devices.opencl.tuning import Tuning, load_tuning
 from veloflow.devices.opencl.watch import KernelWatch
 from veloflow.errors import DeviceError, KernelError
 
@@ -63,8 +64,10 @@ class Engine:
         cache: Path | None = None,
         limit: float = 60.0,
         sources: Mapping[str, str] | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self.hardware = hardware
+        self.tuning = tuning or load_tuning(hardware)
         try:
             self._context = context = cl.Context([hardware.handle])
             self.queue = cl.CommandQueue(context)

@@ -1,10 +1,10 @@
-"""Matrix multiplication: a register-tiled kernel with bias and activation in its write-out."""
+"""Matrix multiplication by the method that was chosen for its size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -12,57 +12,17 @@ import numpy as np
 from veloflow.devices.expressions import Expression, element
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.opencl.elementwise import elementwise
-from veloflow.devices.opencl.engine import Engine, Variant
-from veloflow.devices.opencl.formulas import Numbers, statements
-from veloflow.devices.opencl.judge import samples, trial_of
 from veloflow.devices.opencl.launches import nothing
-from veloflow.devices.opencl.recipes import (
-    Argument,
-    ArrayArgument,
-    Call,
-    Recipe,
-    Trial,
-    kernel_source,
-)
+from veloflow.devices.opencl.products import Problem, variant_of
 from veloflow.devices.opencl.row_products import fits, row_products
+from veloflow.devices.opencl.tiles import Blas, choose, size_of
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
     from veloflow.devices.base import Array, Device, Launch
+    from veloflow.devices.opencl.engine import Engine
 
 __all__ = ["gemm"]
-
-#: rows of a tile by the bytes of a vector: with two vectors of columns its sums fill 12 of the 16
-#: registers of AVX2, half of the 32 of AVX-512
-_TALL = {32: 6}
-_TALL_ELSEWHERE = 8
-#: multiplications that are worth a work-item of their own on a CPU
-_WORK = 32768
-#: multiplications from which on, on a CPU, the BLAS of the host is used: quicker than the kernel by
-#: a tenth at 512 x 512 x 512 and four times at 1024, but it waits for all launches before it, which
-#: costs a step of many small products a third of its time
-_BLAS = 1 << 25
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """The sizes of a multiplication, and how its operands lie."""
-
-    rows: int
-    columns: int
-    inner: int
-    transpose_a: bool
-    transpose_b: bool
-    alpha: float
-    beta: float
-    has_bias: bool
-    #: how many products there are
-    stack: int = 1
-
-    @property
-    def work(self) -> int:
-        """How many numbers are multiplied."""
-        return self.rows * self.columns * self.inner
 
 
 def gemm(
@@ -80,7 +40,7 @@ def gemm(
     stacked: bool = False,
 ) -> Launch:
     """Bind a multiplication; see the interface."""
-    problem = _problem(a, b, out, transpose_a, transpose_b, alpha, beta, bias, stacked)
+    problem = _problem(a, b, out, transpose_a, transpose_b, alpha, beta, bias, stacked, activation)
     if out.size == 0:
         return nothing
     arrays = {"a": a, "b": b, "out": out}
@@ -94,33 +54,13 @@ def gemm(
             activation=activation, stacked=stacked,
         )  # fmt: skip
 
-    def variant() -> Variant:
-        numbers = engine.numbers(out.dtype)
-        recipe = Recipe("gemm", _source(engine, numbers, activation))
-        calls, scratch = _calls(engine, problem, out.dtype)
-
-        def trial() -> Trial:
-            small = _Problem(
-                _tall(engine) + 3, 2 * numbers.lanes + 3, 5, transpose_a, transpose_b, alpha, beta,
-                problem.has_bias, 2 if stacked else 1,
-            )  # fmt: skip
-            stack = (small.stack,) if stacked else ()
-            shapes: dict[str, tuple[int, ...]] = {
-                "a": (*stack, *_shape(small.rows, small.inner, transposed=transpose_a)),
-                "b": (*stack, *_shape(small.inner, small.columns, transposed=transpose_b)),
-                "out": (*stack, small.rows, small.columns),
-            }
-            if small.has_bias:
-                shapes["bias"] = (small.columns,)
-            given = samples({name: (shape, out.dtype) for name, shape in shapes.items()})
-            steps, sizes = _calls(engine, small, out.dtype)
-            spare = {name: np.zeros(size, np.uint8) for name, size in sizes.items()}
-            return trial_of(twin, steps, given, ["out"], scratch=spare)
-
-        return Variant([(recipe, ["transpose", "gemm"], trial)], calls, scratch)
-
-    if engine.hardware.is_cpu and problem.work >= _BLAS and not stacked:
-        return _by_blas(engine, problem, a, b, out, bias, activation)
+    facts = engine.hardware.facts
+    size = size_of(facts, problem.rows, problem.columns, problem.inner, problem.matrices)
+    scattered = problem.rows * problem.inner * problem.dtype.itemsize if transpose_a else 0
+    can_blas = facts.is_cpu and not stacked
+    methods = choose(engine.tuning.gemm, size, blas=can_blas, scattered=scattered)
+    if isinstance(methods[0], Blas):
+        return _by_blas(engine, problem, a, b, out, bias)
     is_plain = not (transpose_a or stacked) and (alpha, beta) == (1.0, 0.0)
     if is_plain and fits(
         engine, problem.rows, problem.columns, problem.inner, transpose_b=transpose_b
@@ -128,17 +68,21 @@ def gemm(
         return row_products(
             engine, a, b, out, transpose_b=transpose_b, bias=bias, activation=activation
         )
-    return engine.operation("gemm", [variant], twin, arrays, ["out"])
+    variants = [
+        partial(variant_of, engine, facts, problem, method, twin)
+        for method in methods
+        if not isinstance(method, Blas)
+    ]
+    return engine.operation("gemm", variants, twin, arrays, ["out"])
 
 
 def _by_blas(
     engine: Engine,
-    problem: _Problem,
+    problem: Problem,
     a: Array,
     b: Array,
     out: Array,
     bias: Array | None,
-    activation: Expression | None,
 ) -> Launch:
     """Bind a product by the host's BLAS; bias and activation are a kernel's, on all cores."""
 
@@ -149,6 +93,7 @@ def _by_blas(
         )  # fmt: skip
 
     multiply = engine.on_host(twin, {"a": a, "b": b, "out": out})
+    activation = problem.activation
     if bias is None and activation is None:
         return multiply
     formula = element("out")
@@ -167,14 +112,6 @@ def _by_blas(
     return cast("Launch", launch)
 
 
-def _tall(engine: Engine) -> int:
-    return _TALL.get(engine.hardware.vector_bytes, _TALL_ELSEWHERE)
-
-
-def _shape(rows: int, columns: int, *, transposed: bool) -> tuple[int, int]:
-    return (columns, rows) if transposed else (rows, columns)
-
-
 def _problem(
     a: Array,
     b: Array,
@@ -185,7 +122,8 @@ def _problem(
     beta: float,
     bias: Array | None,
     stacked: bool,
-) -> _Problem:
+    activation: Expression | None,
+) -> Problem:
     if stacked and any(len(one.shape) != 3 for one in (a, b, out)):
         raise ShapeError(f"stacked matrices are (n, rows, columns), not {a.shape} and {b.shape}")
     see = _stacked if stacked else _matrix
@@ -201,10 +139,10 @@ def _problem(
         raise ShapeError(f"a bias of {bias.size} numbers does not fit {columns} columns")
     if len({one.dtype for one in (a, b, out, bias) if one is not None}) != 1:
         raise ShapeError("the arrays of a multiplication must have one dtype")
-    stack = len(out) if stacked else 1
-    return _Problem(
-        rows, columns, inner, transpose_a, transpose_b, alpha, beta, bias is not None, stack
-    )
+    return Problem(
+        rows, columns, inner, transpose_a, transpose_b, np.dtype(out.dtype), alpha, beta,
+        bias is not None, activation, len(out) if stacked else None,
+    )  # fmt: skip
 
 
 def _stacked(array: Array) -> tuple[int, int]:
@@ -213,45 +151,3 @@ def _stacked(array: Array) -> tuple[int, int]:
 
 def _matrix(array: Array) -> tuple[int, int]:
     return (array.shape[0] if array.shape else 1), math.prod(array.shape[1:])
-
-
-def _source(engine: Engine, numbers: Numbers, activation: Expression | None) -> str:
-    lines, values = statements([activation or element("x")], {element("x"): "x"}, numbers)
-    body = "\n".join(f"    {line}" for line in lines)
-    function = f"static vec activation(const vec x)\n{{\n{body}\n    return {values[0]};\n}}\n"
-    parts = [engine.defines, numbers.defines, f"#define TALL {_tall(engine)}\n"]
-    parts += [kernel_source("ranges"), kernel_source("common"), function, kernel_source("gemm")]
-    return "".join(parts)
-
-
-def _calls(
-    engine: Engine, problem: _Problem, dtype: np.dtype[np.generic]
-) -> tuple[list[Call], dict[str, int]]:
-    """Return the launches, and the bytes of scratch memory that they use."""
-    rows, columns, inner = problem.rows, problem.columns, problem.inner
-    calls: list[Call] = []
-    scratch: dict[str, int] = {}
-    lanes = engine.numbers(np.dtype(dtype)).lanes
-    panel = 2 * lanes
-    b_name, b_row, b_tile, b_matrix = "b", columns, panel, inner * columns
-    if problem.transpose_b:
-        b_name, b_row, b_tile = "transposed", panel, inner * panel
-        b_matrix = -(-columns // panel) * b_tile
-        units = problem.stack * -(-columns // panel)
-        scratch[b_name] = (problem.stack * b_matrix + 64) * dtype.itemsize
-        size, local = engine.spread(units, max(1, _WORK // max(1, 8 * panel * inner)))
-        constants = tuple(np.int64(n) for n in (problem.stack, columns, inner))
-        operands = (ArrayArgument("b"), ArrayArgument(b_name))
-        calls.append(Call("transpose", (*operands, *constants), size, local))
-    a_row, a_inner = (1, rows) if problem.transpose_a else (inner, 1)
-    tiles = problem.stack * -(-rows // _tall(engine)) * -(-columns // (2 * lanes))
-    work = max(1, 2 * _tall(engine) * lanes * inner)
-    size, local = engine.spread(tiles, max(1, _WORK * 4 // work))
-    arguments: list[Argument] = [ArrayArgument("a"), ArrayArgument(b_name), ArrayArgument("out")]
-    arguments += [ArrayArgument("bias" if problem.has_bias else "out")]
-    arguments += [np.int32(problem.has_bias)]
-    sizes = (problem.stack, rows, columns, inner, a_row, a_inner, b_row, b_tile, b_matrix)
-    arguments += [np.int64(n) for n in sizes]
-    arguments += [dtype.type(problem.alpha), dtype.type(problem.beta)]
-    calls.append(Call("gemm", tuple(arguments), size, local))
-    return calls, scratch

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from veloflow.devices.opencl.tiles import Facts
 from veloflow.errors import DeviceError, nearest
 
 cl: Any
@@ -110,6 +111,17 @@ class Hardware:
     def compute_units(self) -> int:
         """The number of cores."""
         return max(1, int(self.handle.max_compute_units))
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What decides how matrices are multiplied."""
+        return Facts(
+            self.is_cpu,
+            self.vector_bytes,
+            self.compute_units,
+            int(self.handle.local_mem_size),
+            int(self.handle.max_work_group_size),
+        )
 
     @cached_property
     def driver(self) -> str:

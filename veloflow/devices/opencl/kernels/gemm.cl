@@ -1,85 +1,70 @@
-// out = activation(alpha * a * b + beta * out + bias): tiles of TALL rows and two vectors of columns
-// are summed in registers. `a` is read at any two strides; the rows of `b` are contiguous, or `b` is in
-// panels: a row of a tile is b_row after the other, a tile b_tile, a matrix b_matrix.
+// out = activation(alpha * a * b + beta * out + bias): tiles of TALL rows and WIDE vectors of columns are
+// summed in registers. `a` is read at any two strides. A row of `b` is contiguous, or (packs) each
+// work-item writes the columns of a tile into a panel of its own first, and uses it for all rows.
+// A sum runs over the inner dimension from first to last, in every variant: all give the same bits.
 
-// Write `source` (columns x inner), each matrix of a stack, as panels of two vectors of columns: (panels,
-// inner, 2 * LANES) with zeros past the last column. Rows are read along, panels written along.
-kernel void transpose(global const real *source, global real *target, const long stack,
-                      const long columns, const long inner)
-{
-    const long panels = (columns + 2 * LANES - 1) / (2 * LANES);
-    EACH(unit, stack * panels) {
-        const long first = unit % panels * (2 * LANES);
-        global const real *from = source + (unit / panels * columns + first) * inner;
-        global real *to = target + unit * inner * (2 * LANES);
-        const int count = (int)min((long)(2 * LANES), columns - first);
-        for (long k = 0; k < inner; ++k) {
-            for (int lane = 0; lane < count; ++lane)
-                to[lane] = from[lane * inner + k];
-            for (int lane = count; lane < 2 * LANES; ++lane)
-                to[lane] = 0;
-            to += 2 * LANES;
-        }
+// Add what the inner dimension gives to the first `vectors` vectors of the sums.
+#define SUM(vectors)                                                 \
+    for (long k = 0; k < inner; ++k) {                               \
+        global const real *line = right + k * b_row;                 \
+        vec row[vectors];                                            \
+        _Pragma("unroll") for (int v = 0; v < (vectors); ++v)        \
+            row[v] = LOAD(real, line + at[v]);                       \
+        _Pragma("unroll") for (int n = 0; n < TALL; ++n) {           \
+            const vec value = (vec)(from[n][k * a_inner]);           \
+            _Pragma("unroll") for (int v = 0; v < (vectors); ++v)    \
+                sums[n][v] += value * row[v];                        \
+        }                                                            \
     }
-}
-
-#define WRITE(at, value)                                                                 \
-    do {                                                                                 \
-        const long count = columns - (at);                                               \
-        if (count > 0) {                                                                 \
-            global real *place = into + row * columns + (at);                             \
-            vec x = (vec)(alpha) * (value);                                              \
-            if (beta != 0)                                                               \
-                x += (vec)(beta) * LOAD(real, place);                                    \
-            if (has_bias)                                                                \
-                x += LOAD(real, bias + (at));                                            \
-            STORE(real, place, activation(x), count);                                    \
-        }                                                                                \
-    } while (0)
 
 kernel void gemm(global const real *a, global const real *b, global real *out,
-                 global const real *bias, const int has_bias, const long stack, const long rows,
-                 const long columns, const long inner, const long a_row, const long a_inner,
-                 const long b_row, const long b_tile, const long b_matrix, const real alpha,
-                 const real beta)
+                 global const real *bias, global real *spare, const int has_bias, const int packs,
+                 const long stack, const long rows, const long columns, const long inner,
+                 const long a_row, const long a_inner, const long b_inner, const long b_column,
+                 const real alpha, const real beta)
 {
-    const long down = (rows + TALL - 1) / TALL;
-    const long across = (columns + 2 * LANES - 1) / (2 * LANES);
+    const long down = (rows + TALL - 1) / TALL, across = (columns + PANEL - 1) / PANEL;
+    global real *panel = spare + get_global_id(0) * inner * PANEL;
+    long packed = -1;
     EACH(unit, stack * down * across) {
-        const long matrix = unit / (down * across);
-        global const real *left_matrix = a + matrix * rows * inner;
-        global real *into = out + matrix * rows * columns;
-        const long tile = unit % (down * across) / down, column = tile * (2 * LANES);
-        global const real *right_tile = b + matrix * b_matrix + tile * b_tile;
-        const long first = unit % down * TALL;
-        vec left[TALL], right[TALL];
+        const long matrix = unit / (down * across), tile = unit / down % across;
+        const long column = tile * PANEL, first = unit % down * TALL;
+        global const real *right = b + matrix * inner * columns + column;
+        long b_row = b_inner;
+        if (packs) {
+            if (packed != unit / down) {
+                packed = unit / down;
+                pack_columns(b + matrix * inner * columns, panel, column, columns, inner, b_inner,
+                             b_column);
+            }
+            right = panel;
+            b_row = PANEL;
+        }
+        // a vector must not begin past the row: it is read again from the first then
+        int at[WIDE];
+        vec sums[TALL][WIDE];
         global const real *from[TALL];
 #pragma unroll
-        for (int n = 0; n < TALL; ++n) {
-            left[n] = (vec)(0);
-            right[n] = (vec)(0);
-            from[n] = left_matrix + min(first + n, rows - 1) * a_row;
-        }
-        // the second vector must not begin past the row: it is read again from the first then
-        const long second = column + LANES < columns ? LANES : 0;
-        for (long k = 0; k < inner; ++k) {
-            global const real *line = right_tile + k * b_row;
-            const vec b0 = LOAD(real, line);
-            const vec b1 = LOAD(real, line + second);
+        for (int v = 0; v < WIDE; ++v)
+            at[v] = column + v * LANES < columns ? v * LANES : 0;
 #pragma unroll
-            for (int n = 0; n < TALL; ++n) {
-                const vec value = (vec)(from[n][k * a_inner]);
-                left[n] += value * b0;
-                right[n] += value * b1;
-            }
+        for (int n = 0; n < TALL; ++n) {
+            from[n] = a + matrix * rows * inner + min(first + n, rows - 1) * a_row;
+#pragma unroll
+            for (int v = 0; v < WIDE; ++v)
+                sums[n][v] = (vec)(0);
         }
+        if (column + LANES < columns)
+            SUM(WIDE)
+        else
+            SUM(1)
+        vec kept[TALL * WIDE];
 #pragma unroll // an index that is not known would keep the sums in memory
         for (int n = 0; n < TALL; ++n)
-            if (first + n < rows) {
-                const long row = first + n;
-                WRITE(column, left[n]);
-                if (second)
-                    WRITE(column + LANES, right[n]);
-            }
+#pragma unroll
+            for (int v = 0; v < WIDE; ++v)
+                kept[n * WIDE + v] = sums[n][v];
+        write_tile(kept, out + matrix * rows * columns, bias, has_bias, alpha, beta, first, column,
+                   rows, columns);
     }
 }
