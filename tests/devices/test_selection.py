@@ -262,3 +262,23 @@ def test_a_full_disk_does_not_stop_the_choice(opencl, add, monkeypatch, caplog):
     assert "disk full" in caplog.text
     monkeypatch.setattr(selection, "cache_folder", full)
     assert veloflow.devices.choose_device()[0].name == "numpy"
+
+
+def test_a_figure_of_a_busy_machine_is_made_anew_when_it_is_quiet(opencl, add, monkeypatch):
+    add(abacus="Abacus")
+    load, speeds = [5.0], {"numpy": Speed(100e-6, 100.0), "abacus": Speed(400e-6, 100.0)}
+    measured = []
+
+    def measure(device):
+        measured.append(device.name)
+        return speeds[device.name]
+
+    monkeypatch.setattr(selection, "_load", lambda: load[0])
+    monkeypatch.setattr(selection, "_measure", measure)
+    assert veloflow.devices.choose_device()[0].name == "numpy"
+    assert veloflow.devices.choose_device()[0].name == "numpy"
+    assert measured == ["numpy", "abacus"], "as busy as then"
+    load[0], speeds["abacus"] = 0.0, Speed(50e-6, 100.0)
+    assert veloflow.devices.choose_device()[0].name == "abacus"
+    assert veloflow.devices.choose_device()[0].name == "abacus"
+    assert measured == ["numpy", "abacus"] * 2, "and then it is known"

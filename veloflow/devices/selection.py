@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
+import os
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from veloflow.devices.cache import cache_folder, read_json, write_json
 from veloflow.devices.null import NullDevice
 from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.selftest import self_test
+from veloflow.devices.speeds import Speed, cost, merged, to_measure_again
 from veloflow.errors import DeviceError, NotFoundError, StorageError, VeloflowError, nearest
 
 if TYPE_CHECKING:
@@ -150,27 +152,25 @@ def _open_added(entry_point: EntryPoint, name: str) -> Device:
 # -- by speed -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What was measured of a device, or why it cannot be chosen."""
-
-    small_step_seconds: float = math.inf
-    gemm_gflops: float = 0.0
-    problem: str = ""
-
-
 def choose_device() -> tuple[Device, str]:
     """Return the fastest device of this machine, and one sentence that says why.
 
     Each device trains a small network for a moment and multiplies matrices; what counts is the
     geometric mean of both speeds. The figures are kept in the cache folder for each device and
-    driver, so the next choice is the same and costs nothing.
+    driver, so the next choice is the same and costs nothing; figures of a busy machine, close ones
+    and old ones are made anew, see :func:`veloflow.devices.speeds.to_measure_again`.
     """
     found = list_devices()
     if [info.name for info in found] == ["numpy"]:
         return NumpyDevice(), "numpy: there is no other device on this machine"
     # what is known already needs no device to be opened, which takes longer than a short run
-    speeds = {info.name: _known_speed(info) or _speed_of_named(info.name) for info in found}
+    known = {info.name: _known_speed(info) for info in found}
+    kept = {name: speed for name, speed in known.items() if speed is not None}
+    again = to_measure_again(kept, now=time.time(), load=_load())
+    speeds = {
+        name: _speed_of_named(name, anew=name in again) if speed is None or name in again else speed
+        for name, speed in known.items()
+    }
     best, why = _judge(speeds)
     return open_device(best), why
 
@@ -178,16 +178,12 @@ def choose_device() -> tuple[Device, str]:
 def _judge(speeds: dict[str, Speed]) -> tuple[str, str]:
     """Return the best device's name and the sentence that says why."""
     sound = [name for name, speed in speeds.items() if not speed.problem]
-    ranked = sorted(sound, key=lambda name: _cost(speeds[name]))
+    ranked = sorted(sound, key=lambda name: cost(speeds[name]))
     best, *others = ranked
     failures = [f"{name} {speed.problem}" for name, speed in speeds.items() if speed.problem]
     if not others:
         return best, f"{best}: " + "; ".join(failures)
     return best, f"{best}: " + "; ".join([_comparison(speeds, best, others[0]), *failures])
-
-
-def _cost(speed: Speed) -> float:
-    return speed.small_step_seconds / speed.gemm_gflops
 
 
 def _comparison(speeds: dict[str, Speed], best: str, other: str) -> str:
@@ -216,31 +212,50 @@ def _speed_file(info: DeviceInfo) -> Path:
     return cache_folder("devices") / f"{_identity(info)}.json"
 
 
-def _speed_of_named(name: str) -> Speed:
+def _speed_of_named(name: str, *, anew: bool) -> Speed:
     """Open a device and measure it; what is wrong with it becomes part of the answer."""
     try:
         device = open_device(name)
     except VeloflowError as error:
         return Speed(problem=f"does not work here ({error})")
     try:
-        return speed_of(device)
+        return speed_of(device, anew=True) if anew else speed_of(device)
     finally:
         device.close()
 
 
-def speed_of(device: Device) -> Speed:
-    """Return the speed of a device from the cache, or measure it and keep it there."""
+def speed_of(device: Device, *, anew: bool = False) -> Speed:
+    """Return the speed of a device from the cache, or measure it and keep it there.
+
+    Args:
+        device: the device.
+        anew: measure it in any case.
+    """
     measured: Speed | None = None
     try:
         path = _speed_file(device.info())
         kept = _speed_from(read_json(path))
-        if kept is not None:
+        if kept is not None and not anew:
             return kept
-        measured = _measure(device)
+        measured = _measured_now(device)
+        if kept is not None:
+            measured = merged(kept, measured)
         write_json(path, asdict(measured) | {"device": asdict(device.info())})
     except StorageError as error:
         _log.warning("the speed of %s is not kept for the next run: %s", device.name, error)
-    return measured or _measure(device)
+    return measured or _measured_now(device)
+
+
+def _measured_now(device: Device) -> Speed:
+    load = _load()  # before we add to it
+    return replace(_measure(device), load=load, when=time.time())
+
+
+def _load() -> float:
+    """Return how many processes want a core, for each core."""
+    if not hasattr(os, "getloadavg"):
+        return 0.0
+    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def _identity(info: DeviceInfo) -> str:
@@ -254,8 +269,10 @@ def _speed_from(content: dict[str, object] | None) -> Speed | None:
             "small_step_seconds": float(step),
             "gemm_gflops": float(gflops),
             "problem": str(problem),
+            "load": float(load),
+            "when": float(when),
         }:
-            return Speed(step, gflops, problem)
+            return Speed(step, gflops, problem, load, when)
     return None
 
 

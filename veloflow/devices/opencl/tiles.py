@@ -143,7 +143,7 @@ def size_of(facts: Facts, rows: int, columns: int, inner: int, stack: int) -> in
     many cores can be given.
     """
     if facts.is_cpu:
-        return round((rows * columns * inner) ** (1 / 3))
+        return round(math.cbrt(rows * columns * inner))
     return math.isqrt(rows * columns * stack)
 
 
