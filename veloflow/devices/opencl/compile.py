@@ -27,7 +27,7 @@ from veloflow.devices.opencl.platforms import Hardware, cl
 from veloflow.devices.opencl.recipes import Recipe, Trial
 from veloflow.errors import KernelError
 
-__all__ = ["Compiler", "Worker"]
+__all__ = ["Compiler", "Worker", "busyness"]
 
 _log = logging.getLogger(__name__)
 
@@ -210,12 +210,12 @@ class Compiler:
             "path": str(self._cache.path(key)),
             "trial": encode_trial(trial),
         }
-        answer = self.worker.ask(request, self._limit * _busyness())
+        answer = self.worker.ask(request, self._limit * busyness())
         if "storage" in answer:
             with tempfile.TemporaryDirectory(prefix="veloflow-kernels-") as folder:
                 elsewhere = KernelCache(Path(folder))
                 request["path"] = str(elsewhere.path(key))
-                answer = self.worker.ask(request, self._limit * _busyness())
+                answer = self.worker.ask(request, self._limit * busyness())
                 binary = elsewhere.load(key)
         else:
             binary = self._cache.load(key)
@@ -231,7 +231,7 @@ class Compiler:
         self._cache.close()
 
 
-def _busyness() -> float:
+def busyness() -> float:
     """Return how many times slower than alone a process may be on this machine now, 4 at most."""
     if not hasattr(os, "getloadavg"):
         return 1.0

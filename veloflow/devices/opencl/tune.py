@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from veloflow.devices.cache import cache_folder
-from veloflow.devices.opencl.compile import Worker
+from veloflow.devices.opencl.compile import Worker, busyness
 from veloflow.devices.opencl.compile_worker import encode_call, encode_trial
 from veloflow.devices.opencl.engine import Engine
 from veloflow.devices.opencl.products import Problem, variant_of
@@ -58,7 +58,7 @@ def tune(
         report: is told after each measurement how many were made, how many there will be, and
             what the last one found.
         search: what to search, where it is not the usual.
-        limit: seconds for one child to answer.
+        limit: seconds for one child to answer, on a machine that is not busy.
         sources: replaces the source of methods by their names, to test what then happens.
 
     Raises:
@@ -133,7 +133,7 @@ class _Child:
         """
         is_blas = isinstance(attempt.method, Blas)
         request = {"blas": attempt.size} if is_blas else self._request(attempt)
-        answer = self._worker.ask({**request, "seconds": _MEASURE}, self._limit)
+        answer = self._worker.ask({**request, "seconds": _MEASURE}, self._limit * busyness())
         if "seconds" not in answer:
             raise KernelError(answer.get("error") or "the child gave no time")
         return 2e-9 * attempt.size**3 / float(answer["seconds"])
