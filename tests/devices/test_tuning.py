@@ -28,7 +28,8 @@ pytestmark = [pytest.mark.opencl, pytest.mark.slow]
 HARDWARE = open_hardware("opencl")
 VECTOR = HARDWARE.facts.vector_bytes
 GOOD, ABORTS, HANGS, WRONG = (Direct(tall, 1, VECTOR) for tall in (6, 8, 10, 4))
-#: PoCL keeps programs by their text, also what a killed child left half written: each run has its own
+#: PoCL keeps programs by their text, also what a killed child left half written: so each run has
+#: its own
 _HEAD = (
     f"// {time.time_ns()}"
     + """
