@@ -28,10 +28,10 @@ pytestmark = [pytest.mark.opencl, pytest.mark.slow]
 HARDWARE = open_hardware("opencl")
 VECTOR = HARDWARE.facts.vector_bytes
 GOOD, ABORTS, HANGS, WRONG = (Direct(tall, 1, VECTOR) for tall in (6, 8, 10, 4))
-#: PoCL keeps programs by their text, also what a killed child left half written: so each run has
-#: its own
+#: PoCL keeps programs by their text without comments, also what a killed child left half written:
+#: so each run has its own
 _HEAD = (
-    f"// {time.time_ns()}"
+    f"constant long this_run = {time.time_ns()};"
     + """
 kernel void gemm(global const float *a, global const float *b, global float *out,
                  global const float *bias, global float *spare, const int has_bias,
