@@ -185,7 +185,7 @@ class FullBatchLoader(Loader):
         self._data: Array | None = None
         self._bytes: ByteSamples | None = None
         self._picked: NDArray[np.int32] | None = None
-        if self.settings.role == "master":
+        if self.settings.role == "master" or self.is_given:
             return
         device = self.device
         self._indices: Array = device.zeros((self.max_minibatch_size,), "int32")
@@ -263,12 +263,42 @@ class FullBatchLoader(Loader):
     def results(self) -> Mapping[str, object]:
         """Return how many samples of each label there are."""
         if not self.label_counts:
-            return {}
+            return super().results()
         counts = {
             name: {str(raw): count for raw, count in found.items()}
             for name, found in self.label_counts.items()
         }
-        return {"labels": counts}
+        return {**super().results(), "labels": counts}
+
+    # -- samples from the master --------------------------------------------------------------
+
+    def data_facts(self) -> Mapping[str, object]:
+        """Return what a slave must know, with the shape of targets."""
+        targets = None if self._targets is None else list(self._targets.shape[1:])
+        weighs = self._weights is not None
+        return {**super().data_facts(), "targets": targets, "weights": weighs}
+
+    def know_data(self, facts: Mapping[str, Any]) -> None:
+        """Take what a slave must know of data that it does not have."""
+        super().know_data(facts)
+        targets = facts["targets"]
+        self._targets = None if targets is None else np.empty((0, *targets))
+        self._weights = np.empty(0) if facts["weights"] else None
+        self._labels = None
+        self._raw = np.empty((0, *self.sample_shape))
+
+    def samples_of(self, indices: NDArray[np.int64], number: int) -> dict[str, NDArray[np.generic]]:
+        """Return data, labels, targets and weights of these samples."""
+        labels = np.full(len(indices), -1, np.int32)
+        found = {
+            "minibatch_data": self.normalized(self._raw[indices]),
+            "minibatch_labels": labels if self._labels is None else self._labels[indices],
+        }
+        if self._targets is not None:
+            found["minibatch_targets"] = self._targets[indices]
+        if self._weights is not None:
+            found["minibatch_weights"] = self._weights[indices]
+        return found
 
     def restore(self, state: Mapping[str, object]) -> None:
         """Go to the saved place, with the normalization that the model was trained with."""

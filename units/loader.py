@@ -14,11 +14,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
-from veloflow.core import Batch, BatchSource, Bool, Farm, Part, Payload, Progress, shard_size
+from veloflow.core import (
+    Batch,
+    BatchSource,
+    Bool,
+    DataFacts,
+    Farm,
+    Part,
+    Payload,
+    Progress,
+    shard_size,
+)
 from veloflow.devices.random import generator
 from veloflow.errors import CheckpointError, DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.download import download
+from veloflow.units.given import given_in, put
 from veloflow.units.normalization import NoNormalization, Normalizer
 
 if TYPE_CHECKING:
@@ -105,6 +116,8 @@ class Loader(DeviceUnit, BatchSource):
         self.sample_shape: tuple[int, ...] = ()
         self.normalizer: Normalizer = NoNormalization()
         self._downloads: list[Callable[[], Path]] = []
+        self._given: dict[str, NDArray[Any]] = {}  # what the master gave for the present job
+        self.bytes_given = self.samples_given = 0
 
     def fetch_first(
         self, url: str, folder: str | Path, *, sha256: str, unpacks: bool = False
@@ -146,9 +159,12 @@ class Loader(DeviceUnit, BatchSource):
 
     def initialize(self) -> None:
         """Download what is missing, load the data, and declare the minibatch."""
-        for fetch in self._downloads:
-            fetch()
-        self.load()
+        if self.is_given:
+            self.know_data(self.service(DataFacts).facts[self.path])
+        else:
+            for fetch in self._downloads:
+                fetch()
+            self.load()
         if sum(self.class_lengths) == 0:
             raise DataError(f"unit {self.path!r}: the data set is empty")
         if self.settings.role == "slave":
@@ -225,12 +241,15 @@ class Loader(DeviceUnit, BatchSource):
     def make_job(self, part: Part) -> Payload:
         """Return which samples a slave is to load, and where they stand in the epoch."""
         batch = part.batch
+        samples = np.asarray(batch.samples)[part.first : part.first + part.count]
+        given = self._give(samples, batch.epoch) if self.settings.gives_data else {}
         return {
+            **given,
             "kind": batch.kind,
             "pass": batch.epoch,
             "epoch": self._epoch_shown(batch),
             "position": batch.position + part.first,
-            "samples": np.asarray(batch.samples)[part.first : part.first + part.count],
+            "samples": samples,
         }
 
     def _epoch_shown(self, batch: Batch) -> int:
@@ -258,10 +277,64 @@ class Loader(DeviceUnit, BatchSource):
             )
         self.epoch_number, self._pass = job["epoch"], job["pass"]
         self._show(job["kind"], job["position"], samples)
+        self._given = given_in(job)
 
     def run_as_slave(self) -> None:
-        """Load the samples of the job."""
-        self.fill_minibatch()
+        """Load the samples of the job, or take those that came with it."""
+        if not self.is_given:
+            self.fill_minibatch()
+            return
+        for name, rows in self._given.items():
+            put(name, rows, getattr(self, name), self.path)
+
+    # -- samples from the master --------------------------------------------------------------
+
+    @property
+    def is_given(self) -> bool:
+        """Whether this is a slave's loader, which gets its samples from the master."""
+        return self.settings.gives_data and self.settings.role == "slave"
+
+    def data_facts(self) -> Mapping[str, object]:
+        """Return what a slave must know of data that it does not read, as JSON values."""
+        return {
+            "class_lengths": list(self.class_lengths),
+            "sample_shape": list(self.sample_shape),
+            "labels": [[raw, number] for raw, number in self.labels_mapping.items()],
+        }
+
+    def know_data(self, facts: Mapping[str, Any]) -> None:
+        """Take what :meth:`data_facts` says, instead of loading."""
+        test, validation, train = facts["class_lengths"]
+        self.class_lengths = (test, validation, train)
+        self.sample_shape = tuple(facts["sample_shape"])
+        self.labels_mapping = dict(facts["labels"])
+
+    def samples_of(self, indices: NDArray[np.int64], number: int) -> dict[str, NDArray[np.generic]]:
+        """Return the rows (n, …) of these samples in pass ``number``, by the minibatch's names.
+
+        Raises:
+            InputError: this loader cannot.
+        """
+        raise InputError(
+            f"unit {self.path!r}: its samples cannot be sent to slaves: {type(self).__name__} has "
+            "no samples_of(); let slaves read the data, without --data-from master"
+        )
+
+    def _give(self, indices: NDArray[np.int64], number: int) -> dict[str, NDArray[np.generic]]:
+        """Return samples for a job, as the device will have them, and count them."""
+        found = {}
+        for name, rows in self.samples_of(indices, number).items():
+            dtype = getattr(self, name).dtype
+            found[name] = np.ascontiguousarray(rows, dtype)
+            self.bytes_given += found[name].nbytes
+        self.samples_given += len(indices)
+        return found
+
+    def results(self) -> Mapping[str, object]:
+        """Return how much was given to slaves, if anything was."""
+        if not self.settings.gives_data:
+            return {}
+        return {"data_given": {"samples": self.samples_given, "bytes": self.bytes_given}}
 
     def next_indices(self) -> NDArray[np.int64]:
         """Return the samples of the minibatch after the present one; none at the end of a pass."""

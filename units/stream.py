@@ -141,7 +141,7 @@ class StreamLoader(Loader):
             name: {str(raw): count for raw, count in found.items()}
             for name, found in self.label_counts.items()
         }
-        return {"labels": counts} if counts else {}
+        return {**super().results(), "labels": counts} if counts else super().results()
 
     def random_for(self, sample: int) -> np.random.Generator | None:
         """Return the generator of a training sample in this pass; None for other samples.
@@ -195,6 +195,15 @@ class StreamLoader(Loader):
         numbers[: len(labels)] = labels
         self.minibatch_data.write(rows)
         self.minibatch_labels.write(numbers)
+
+    def samples_of(self, indices: NDArray[np.int64], number: int) -> dict[str, NDArray[np.generic]]:
+        """Read these samples, changed as that pass has them changed."""
+        own, self._pass = self._pass, number
+        try:
+            data, labels = self._read(indices)
+        finally:
+            self._pass = own
+        return {"minibatch_data": data, "minibatch_labels": labels}
 
     def _begin_next(self) -> None:
         following = self.next_indices()

@@ -195,9 +195,14 @@ class TextLoader(FullBatchLoader):
     def prepare(self) -> None:
         """Put tokens and lengths onto the device and bind the gathering."""
         super().prepare()
-        if self.settings.role != "master":
+        if self.settings.role != "master" and not self.is_given:
             lengths = self.device.asarray(self.lengths_of(self._raw), "int32")
             self._bind(lengths, self.minibatch_lengths)
+
+    def samples_of(self, indices: NDArray[np.int64], number: int) -> dict[str, NDArray[np.generic]]:
+        """Return tokens, labels and lengths of these samples."""
+        lengths = self.lengths_of(self._raw[indices])
+        return {**super().samples_of(indices, number), "minibatch_lengths": lengths}
 
     def lengths_of(self, samples: NDArray[Any]) -> NDArray[np.int32]:
         """Return how many tokens of each sample are no padding, at least 1: int32 (n,)."""

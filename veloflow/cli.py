@@ -136,6 +136,9 @@ def main() -> None:
               help="Keys for addresses that others can reach; see veloflow keys.")  # fmt: skip
 @click.option("--send-definition", is_flag=True,
               help="Send the definition file to slaves that accept it; needs --keys.")  # fmt: skip
+@click.option("--data-from", type=click.Choice(["slave", "master"]), default="slave",
+              help="master: send slaves their samples, where they cannot read the data.",
+              )  # fmt: skip
 @click.option("--on", metavar="ENGINE",
               help="Slaves from dask, ray, spark, ssh, slurm, kubernetes, mpi.")  # fmt: skip
 @click.option("--engine-option", "engine_options", multiple=True, metavar="KEY=VALUE",

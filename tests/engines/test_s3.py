@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
+from idx_files import write_idx
 
 import veloflow
 from veloflow.errors import CheckpointError, DataError, StorageError
@@ -62,20 +60,9 @@ def _wait_for(port):
     raise AssertionError("the server does not start")
 
 
-def _put_idx(folder, counts):
-    """Write random images with labels, as MNIST has them."""
-    random = np.random.default_rng(0)
-    for name, count in counts.items():
-        images = random.integers(0, 256, (count, 28, 28), np.uint8)
-        for what, values in (("images-idx3", images), ("labels-idx1", np.arange(count) % 10)):
-            head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
-            content = gzip.compress(head + values.astype(np.uint8).tobytes(), mtime=0)
-            (folder / f"{name}-{what}-ubyte.gz").write([content])
-
-
 def test_data_in_s3_gives_the_same_bits_to_slaves(bucket, tmp_path):
     counts = {"train": 300, "t10k": 100}
-    _put_idx(bucket / "mnist", counts)
+    write_idx(bucket / "mnist", counts)
     for one in (bucket / "mnist").iterdir():
         (tmp_path / one.name).write_bytes(one.read_bytes())
     more = {"device": "numpy", "epochs": 2, "sharing": "sync"}

@@ -14,7 +14,7 @@ from veloflow.core.farming import (
 from veloflow.core.flow import Flow, Outcome, UnitTime
 from veloflow.core.inputs import DataLink, Input, Inputs
 from veloflow.core.plumbing import EndPoint, Repeater, StartPoint
-from veloflow.core.settings import Role, Settings
+from veloflow.core.settings import DataFacts, Role, Settings
 from veloflow.core.unit import Progress, Unit
 from veloflow.core.workflow import Workflow
 
@@ -23,6 +23,7 @@ __all__ = [
     "BatchSource",
     "Bool",
     "CheckpointWanted",
+    "DataFacts",
     "DataLink",
     "EndPoint",
     "EpochDone",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Role", "Settings"]
+__all__ = ["DataFacts", "Role", "Settings"]
 
 #: alone computes all; a master steers and has slaves compute; a slave computes what it is told
 Role = Literal["alone", "master", "slave"]
@@ -24,6 +25,7 @@ class Settings:
         precision_level: 0 multiplies matrices as fast as it goes; 1 and 2 lose less to rounding.
         local: whether slaves take steps of their own, and send what has become of the parameters.
         codec: how the vectors of updates travel, as ``--codec`` has it.
+        gives_data: whether the master gives slaves their samples, which then read no data.
     """
 
     seed: int = 0
@@ -34,3 +36,15 @@ class Settings:
     precision_level: Literal[0, 1, 2] = 0
     local: bool = False
     codec: str = "plain"
+    gives_data: bool = False
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What slaves must know of data that their master gives them; a service of the workflow.
+
+    Attributes:
+        facts: what ``data_facts`` of a loader says, by its path.
+    """
+
+    facts: Mapping[str, Mapping[str, object]]

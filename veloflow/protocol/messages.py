@@ -241,6 +241,7 @@ class Plan(_Record, frozen=True):
         topology: by which ways gradients come together.
         peers: of the group that exchanges gradients: its secret token, and where there are keys
             its public and its secret one; empty in a star.
+        data: what slaves must know of data that the master gives them, by unit path.
     """
 
     workflow: Name
@@ -253,6 +254,7 @@ class Plan(_Record, frozen=True):
     source: Annotated[str, Meta(max_length=1_000_000)] = ""
     topology: Name = "star"
     peers: tuple[Name, ...] = ()
+    data: dict[str, object] = {}
 
 
 class Introduce(_Record, frozen=True):

@@ -90,6 +90,7 @@ def run(
     faults: str = "",
     keys: str | Path | None = None,
     send_definition: bool = False,
+    data_from: Literal["slave", "master"] = "slave",
     on: object | None = None,
     engine_options: Mapping[str, object] | None = None,
     advertise: str = "",
@@ -128,6 +129,7 @@ def run(
         faults: what is to go wrong with local slaves, such as "kill=0.01,hang=slave2@job5".
         keys: a folder of keys, for addresses that other machines can reach.
         send_definition: send the definition file to slaves that accept it; needs keys.
+        data_from: whether each "slave" reads the data, or gets its samples from the "master".
         on: an engine that starts the slaves: "dask", "ray", "spark", "ssh", "slurm",
             "kubernetes", "mpi", or your own distributed.Client, SparkSession, the module ray, or
             a launcher.
@@ -171,6 +173,7 @@ def run(
             faults=faults,
             keys=keys,
             send_definition=send_definition,
+            data_from=data_from,
             on=on,
             engine_options=engine_options,
             advertise=advertise,
@@ -231,6 +234,7 @@ def prepare(
     faults: str = "",
     keys: str | Path | None = None,
     send_definition: bool = False,
+    data_from: Literal["slave", "master"] = "slave",
     on: object | None = None,
     engine_options: Mapping[str, object] | None = None,
     advertise: str = "",
@@ -265,6 +269,7 @@ def prepare(
         has_keys=keys is not None,
         master_works=master_works,
         send_definition=send_definition,
+        data_from=data_from,
         has_story=story is not None,
     )
     if undo_spoiled and isinstance(folder, RemotePath):
@@ -292,6 +297,7 @@ def prepare(
         shards=1 if mode is None else cut_of(mode),
         local=isinstance(mode, LocalPolicy),
         codec=coding,
+        gives_data=data_from == "master",
     )
     with ExitStack() as stack:
         record = None
@@ -452,6 +458,7 @@ def _open_cluster(
         },
         stand_in=stand_in,
         source=source,
+        data=_data_facts(session),
         found=found_vector_of(session.parameters, session.settings),
         found_of=lambda form: found_vector_of(session.parameters, form.into(session.settings)),
     )
@@ -460,6 +467,19 @@ def _open_cluster(
 def _begins_exactly(mode: Policy) -> bool:
     """Whether jobs name the version of the parameters at first; auto begins as sync."""
     return mode.is_exact or isinstance(mode, Auto)
+
+
+def _data_facts(session: Session) -> dict[str, object]:
+    """Return what slaves must know of data that they are given, by unit path."""
+    if not session.settings.gives_data:
+        return {}
+    found = {}
+    for unit in session.workflow.all_units():
+        facts = getattr(unit, "data_facts", None)
+        if callable(facts):
+            found[unit.path] = facts()
+    session.events.publish(Message("slaves get their samples from the master"))
+    return found
 
 
 def _sharing_of(given: str | None, saved: Checkpoint | None, default: str | None) -> Policy | None:
@@ -514,7 +534,8 @@ def _own_crew(
     make: Callable[[Workers], Crew] = OwnCrew,
 ) -> Iterator[Crew]:
     """Give a crew that is this process alone."""
-    own = Session(definition, given, device, replace(settings, role="slave"))
+    settings = replace(settings, role="slave", gives_data=False)
+    own = Session(definition, given, device, settings)
     with own as session, ExitStack() as stack:
         if record is not None:
             record.watch(session)

@@ -191,6 +191,7 @@ class Cluster(Crew):
         templates: Mapping[str, Payload],
         stand_in: Callable[[], Crew],
         source: str = "",
+        data: Mapping[str, object] | None = None,
         found: FoundVector | None = None,
         found_of: Callable[[JobForm], FoundVector] | None = None,
     ) -> None:
@@ -201,6 +202,7 @@ class Cluster(Crew):
             size, dtype: of the flat vectors of parameters and of gradients.
             templates: what updates look like, by unit path.
             source: the definition's text, if it is to be sent.
+            data: what slaves must know of data that they are given.
             found: what slaves send of what they find; by default the gradient as it is.
             found_of: the same for another form of jobs, where the mode may change.
             stand_in: makes the crew that is the master itself, if it is to compute.
@@ -236,8 +238,9 @@ class Cluster(Crew):
         self._is_open = True
         plain = cast("dict[str, object]", dict(options))
         self._plan = Plan(
-            workflow, plain, dict(settings), checksum, str(self._folder), self._token, size, source
-        )
+            workflow, plain, dict(settings), checksum, str(self._folder), self._token, size, source,
+            data=dict(data or {}),
+        )  # fmt: skip
 
     # -- what a farm sees ---------------------------------------------------------------------
 

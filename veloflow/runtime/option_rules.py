@@ -27,6 +27,7 @@ def check_slave_options(
     has_keys: bool,
     master_works: bool,
     send_definition: bool,
+    data_from: str,
     has_story: bool,
 ) -> None:
     """Look whether what was said of slaves can be had; see :func:`veloflow.run`.
@@ -48,6 +49,10 @@ def check_slave_options(
         raise OptionError("--master-works is for runs with slaves: give --slaves or --listen too")
     if send_definition and not has_keys:
         raise OptionError("--send-definition is for masters that prove who they are: give --keys")
+    if data_from not in ("slave", "master"):
+        raise OptionError(f"--data-from is {data_from!r}; give slave or master")
+    if data_from == "master" and not has_slaves:
+        raise OptionError("--data-from master is for runs with slaves: give --slaves or --on too")
     if has_story and not has_slaves:
         raise OptionError("--story is about slaves: give --slaves or --listen too")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 import veloflow
-from veloflow.core import Settings
+from veloflow.core import DataFacts, Settings
 from veloflow.errors import DefinitionError, NotFoundError
 from veloflow.runtime.definition import find_definition, known_definitions
 from veloflow.runtime.job_form import Workers
@@ -82,6 +82,7 @@ def settings_of(settings: Settings) -> dict[str, object]:
         "precision_level": settings.precision_level,
         "local": settings.local,
         "codec": settings.codec,
+        "gives_data": settings.gives_data,
     }
 
 
@@ -136,7 +137,10 @@ def _written(plan: Plan) -> Iterator[Path]:
 def _session(definition: Definition, plan: Plan, device: Device) -> tuple[Session, str]:
     settings = Settings(**cast("dict[str, Any]", plan.settings))
     own = checksum(definition, plan.options, settings_of(settings))
-    return Session(definition, plan.options, device, replace(settings, role="slave")), own
+    session = Session(definition, plan.options, device, replace(settings, role="slave"))
+    facts = cast("dict[str, dict[str, object]]", plan.data)
+    session.workflow.provide(DataFacts, DataFacts(facts))
+    return session, own
 
 
 def workers_of(session: Session, given: Mapping[str, object], stack: ExitStack) -> Workers:
@@ -150,6 +154,8 @@ def workers_of(session: Session, given: Mapping[str, object], stack: ExitStack) 
 
     def make(settings: Settings) -> Worker:
         other = stack.enter_context(Session(session.definition, given, session.device, settings))
+        if settings.gives_data:
+            other.workflow.provide(DataFacts, session.workflow.find_service(DataFacts))
         other.set_up()
         return Worker(other)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from threadpoolctl import threadpool_limits
 
 from veloflow.devices.selection import choose_device, open_device
-from veloflow.errors import ClusterError, InputError
+from veloflow.errors import ClusterError, DataError, InputError
 from veloflow.protocol.codec import decode_from_master, encode
 from veloflow.protocol.messages import (
     PROTOCOL,
@@ -42,6 +42,7 @@ from veloflow.runtime.unix_transport import UnixConnection
 
 if TYPE_CHECKING:
     from veloflow.devices import Device
+    from veloflow.runtime.session import Session
     from veloflow.runtime.transport import Connection
 
 __all__ = ["join", "join_offer", "run_slave"]
@@ -88,7 +89,7 @@ def run_slave(
         if profile is not None:
             profile.watch(session)
         with session, contextlib.ExitStack() as stack:
-            session.set_up()
+            _set_up(session)
             workers = workers_of(session, plan.options, stack)
             mischief = Mischief.from_environment(name)
             computing = Computing(workers, plan, session.parameters.dtype, mischief, address)
@@ -111,6 +112,21 @@ def run_slave(
                 shell.run(computing)
             finally:
                 computing.close()
+
+
+def _set_up(session: Session) -> None:
+    """Set a slave's session up.
+
+    Raises:
+        DataError: the data is not here; the message tells of the option for that.
+    """
+    try:
+        session.set_up()
+    except DataError as error:
+        raise DataError(
+            f"{platform.node()}: {error}; or let the master send slaves their samples: run it with "
+            "--data-from master"
+        ) from error
 
 
 def _connect(address: str, keys: ClientKeys | None, patience: float, identity: bytes) -> Connection:
