@@ -164,6 +164,12 @@ LAYERS = (
         may=("veloflow.conformance", "veloflow.errors", "veloflow.protocol", "veloflow.sharing"),
         never=tuple(name for name in CLOCKS_AND_SOCKETS if name != "random"),
     ),
+    Layer(
+        "veloflow.spark",
+        may=("veloflow.errors", "veloflow.places"),
+        late=("veloflow.models", "veloflow.runtime", "numpy", "pyarrow"),
+        never=PROCESSES_AND_SOCKETS,
+    ),
     Layer("veloflow.cli_places", may=("veloflow.places", "click")),
     Layer(
         "veloflow.cli",

@@ -13,6 +13,7 @@ from veloflow.places import Place, is_url, place_of
 from veloflow.units.labels import checked_ratio, class_numbers, hold_out
 from veloflow.units.reading import open_arrays, pick_array
 from veloflow.units.stream import StreamLoader
+from veloflow.units.table_parts import PartRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,8 @@ class ArrayFileLoader(StreamLoader):
     as ``labels=Path("labels.npy")``.
 
     Args:
-        train: the file with the training samples.
+        train: the file with the training samples; or a Parquet table, a file or a folder of parts
+            as Spark writes it, where ``labels`` is the column of labels and all others are numbers.
         validation, test: the same for the other classes of samples.
         data: the name of the samples in a file of several arrays; by default "data", or the only.
         labels: the name of the labels, or a file of them (for ``train`` only); None for none.
@@ -142,6 +144,12 @@ class ArrayFileLoader(StreamLoader):
 
     def _open(self, source: Place) -> tuple[RawData, NDArray[Any] | None]:
         """Return samples and raw labels of a file."""
+        if source.suffix.lower() == ".parquet":
+            label = self.label_source
+            if isinstance(label, Place):
+                raise InputError(f"unit {self.path!r}: labels of a table are one of its columns")
+            rows = PartRows(source, label)
+            return rows, rows.labels()
         arrays = open_arrays(source)
         wanted = self.data
         if (
