@@ -110,7 +110,7 @@ def test_dask_adds_and_takes_workers(local_long):
             time.sleep(5)
             one.scale(1)
 
-        seen = run_on(client, kill=scale, slaves=0, epochs=400, workflow=LONG, pause=0.1)
+        seen = run_on(client, kill=scale, slaves=0, epochs=400, workflow=LONG, pause=0.4)
     assert seen.sha256 == local_long
     assert len(seen.slaves) >= 2
 
@@ -121,10 +121,6 @@ def test_dask_conforms(dask_client):
 
 def test_ray_conforms(ray_cluster):
     check_launcher("ray", handle=ray_cluster)
-
-
-def test_spark_conforms(spark_context):
-    check_launcher("spark", handle=spark_context)
 
 
 def test_ssh_conforms(ssh_server):
