@@ -121,6 +121,8 @@ class Search:
     @property
     def expected(self) -> int:
         """How many measurements there will be, about, if time allows."""
+        if self.is_complete:
+            return self.made
         alone = [family for family in self.families if len(family.candidates) > 1]
         several = sum(
             len(family.candidates) + min(_AGAIN, len(family.candidates)) for family in alone
