@@ -44,7 +44,7 @@ def candidates():
     """Return every candidate of this device, and those of a GPU."""
     facts = HARDWARE.facts
     gpu = Facts(False, 0, 64, facts.local_memory, facts.group_limit)
-    found = [*direct_candidates(facts), *packed_candidates(facts)]
+    found = [*direct_candidates(facts), *packed_candidates(facts)] if HARDWARE.is_cpu else []
     found += [*local_candidates(gpu, small=True), *local_candidates(gpu, small=False)]
     return list(dict.fromkeys(found))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import inspect
 import json
 from collections import Counter, defaultdict
 
@@ -145,3 +146,16 @@ def test_every_method_of_a_device_is_passed_on():
     made_of_others = {"zeros", "asarray", "copy", "observe"}
     own = set(vars(type(front))) | set(vars(type(front).__base__))
     assert public - own == made_of_others
+
+
+def test_every_trait_of_a_device_is_that_of_the_one_behind():
+    class Observer:
+        operation_name = ""
+
+    behind = NumpyDevice()
+    front = traced(behind, Observer())
+    traits = set(inspect.get_annotations(Device)) - {"name"}
+    assert traits
+    for name in traits:
+        setattr(front, name, "seen")
+        assert getattr(behind, name) == "seen"

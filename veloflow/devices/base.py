@@ -179,6 +179,8 @@ class Device(ABC):
     name: str
     #: how much is done against rounding in what is bound from now on; see numpy_precision
     precision_level: int = 0
+    #: whether it computes in one thread what is bound from now on, where that is its choice
+    has_one_thread: bool = False
     #: bytes from which on an array is worth to lie in memory that others use at other times
     least_shared: int = 0
     #: whether bytes of a data set stay bytes in its memory, and become numbers in each minibatch

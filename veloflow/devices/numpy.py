@@ -131,9 +131,9 @@ class NumpyDevice(Device):
         product = aligned_zeros(target.shape, target.dtype) if beta else target
         multiply = np.dot if target.size < _SMALL and not stacked else np.matmul
         calls: list[Call] = [(multiply, (left, right, product))]
-        blocks = RowBlocks.fitting(left, right, product) if transpose_b and not stacked else None
-        if blocks is not None:
-            calls = [(blocks, ())]
+        if self.has_one_thread and transpose_b and not stacked:
+            blocks = RowBlocks.fitting(left, right, product)
+            calls = calls if blocks is None else [(blocks, ())]
         if self.precision_level:
             calls = precise_product(left, right, product, self.precision_level)
         product, target = (one.reshape(-1, target.shape[-1]) for one in (product, target))

@@ -5,8 +5,9 @@ lie; above it copies both into panels, which for few rows takes as long as to mu
 of an AMD EPYC, float32, blocks and whole: 32 x 784 x 128 60 and 110 us, 100 x 784 x 100 152 and
 190 (at its best rate 149). There are such kernels for processors with AVX-512 only.
 
-Small products run on one thread, so this is for processes whose BLAS has one: slaves, and whoever
-computes shards. That is looked at in each launch, for the number may change, and bits depend on it.
+Small products run on one thread, so this is for devices that are told that they have one: those of
+slaves, and of whoever computes what slaves would. The number of the moment is not looked at: it may
+differ between those, and bits must not.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 __all__ = ["RowBlocks", "block_of"]
@@ -35,13 +34,14 @@ _MOST_COLUMNS = 1024
 
 
 @cache
-def _openblas() -> Any | None:
-    """Return NumPy's own BLAS, if it is an OpenBLAS with kernels for small products."""
-    for one in ThreadpoolController().lib_controllers:
-        is_numpy = "numpy" in one.filepath
-        if is_numpy and one.internal_api == "openblas" and one.architecture in _ARCHITECTURES:
-            return one
-    return None
+def _has_small_kernels() -> bool:
+    """Whether NumPy's own BLAS is an OpenBLAS with kernels for small products."""
+    return any(
+        "numpy" in one.filepath
+        and one.internal_api == "openblas"
+        and one.architecture in _ARCHITECTURES
+        for one in ThreadpoolController().lib_controllers
+    )
 
 
 def block_of(rows: int, columns: int, inner: int) -> tuple[int, int] | None:
@@ -58,14 +58,13 @@ def block_of(rows: int, columns: int, inner: int) -> tuple[int, int] | None:
 
 
 class RowBlocks:
-    """A product ``left @ right`` whose second operand lies transposed, by blocks or whole.
+    """A product ``left @ right`` whose second operand lies transposed, by blocks.
 
     Args:
         left: (rows, inner), each row in one piece.
         right: (inner, columns), each column in one piece.
         out: (rows, columns).
         block: see :func:`block_of`.
-        threads: tells how many threads the BLAS has now.
     """
 
     def __init__(
@@ -74,17 +73,14 @@ class RowBlocks:
         right: NDArray[Any],
         out: NDArray[Any],
         block: tuple[int, int],
-        threads: Callable[[], int],
     ) -> None:
         height, width = block
-        self._whole = (left, right, out)
         self._blocks = [
             (left[row : row + height], right[:, column : column + width],
              out[row : row + height, column : column + width])
             for row in range(0, out.shape[0], height)
             for column in range(0, out.shape[1], width)
         ]  # fmt: skip
-        self._threads = threads
 
     @classmethod
     def fitting(
@@ -92,16 +88,14 @@ class RowBlocks:
     ) -> RowBlocks | None:
         """Return the product by blocks; None where that is of no use."""
         lies_so = left.flags.c_contiguous and right.flags.f_contiguous and out.dtype.char in "fd"
-        block = block_of(*out.shape, left.shape[1]) if lies_so and out.ndim == 2 else None
-        blas = None if block is None else _openblas()
-        if block is None or blas is None:
+        if not lies_so or out.ndim != 2:
             return None
-        return cls(left, right, out, block, blas.get_num_threads)
+        block = block_of(out.shape[0], out.shape[1], left.shape[1])
+        if block is None or not _has_small_kernels():
+            return None
+        return cls(left, right, out, block)
 
     def __call__(self) -> None:
         """Multiply."""
-        if self._threads() != 1:
-            np.matmul(*self._whole)
-            return
         for left, right, out in self._blocks:
             np.matmul(left, right, out)

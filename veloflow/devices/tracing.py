@@ -116,6 +116,18 @@ def _traced_launch(
     return run
 
 
+def _of_the_other(name: str) -> Any:
+    """Return a property that is the other device's."""
+
+    def get(front: _Front) -> object:
+        return getattr(front.device, name)
+
+    def put(front: _Front, value: object) -> None:
+        setattr(front.device, name, value)
+
+    return property(get, put)
+
+
 class _Front(Device):
     """A device in front of another one, whose arrays these are. Its operations are made above."""
 
@@ -125,14 +137,12 @@ class _Front(Device):
         self.observer = observer
         device.observe(observer)
 
-    @property
-    def precision_level(self) -> int:
-        """That of the other device."""
-        return self.device.precision_level
-
-    @precision_level.setter
-    def precision_level(self, level: int) -> None:
-        self.device.precision_level = level
+    #: what is said of the other device is said of this one, and the other way round
+    precision_level = _of_the_other("precision_level")
+    has_one_thread = _of_the_other("has_one_thread")
+    least_shared = _of_the_other("least_shared")
+    keeps_bytes = _of_the_other("keeps_bytes")
+    fingerprint = _of_the_other("fingerprint")
 
     # -- memory: all of it is the other device's ----------------------------------------------
 

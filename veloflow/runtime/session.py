@@ -96,6 +96,7 @@ class Session:
         self.workflow.role = settings.role
         self.events = self.workflow.find_service(Events)
         device.precision_level = settings.precision_level
+        device.has_one_thread = settings.role == "slave"  # or of the kind that stands in for one
         self.memory = Memory(device)
         # factors are read after the backward pass, when other arrays might have their memory
         if reuse_memory and not parse_codec(settings.codec).needs_factors:
