@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from veloflow.devices import Program, Window
+from veloflow.devices.benchmark import SmallStep
 from veloflow.devices.expressions import element, index, scalar, tanh, where
 from veloflow.devices.opencl.pending import _OFTEN
 
@@ -195,3 +197,132 @@ def test_products_that_go_by_rows(opened, dtype, sizes, flip):
     wide = a.astype(np.float64) @ b
     np.testing.assert_allclose(plain.read(), wide, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(out.read(), np.tanh(wide + bias), rtol=tolerance, atol=tolerance)
+
+
+def _with_many_items(device):
+    """Return launches that go by 100 rows, more work-items than small operations have.
+
+    The last needs all that the one before it writes, so there are two at least.
+    """
+    first, second = (device.asarray(np.ones((100, 8), np.float32)) for _ in range(2))
+    row = device.asarray(np.ones((1, 8), np.float32))
+    half = element("x") * 0.5
+    launches = [
+        device.elementwise({"x": half}, {"x": first}),
+        device.elementwise({"x": half}, {"x": row}),
+        device.elementwise({"x": half + element("row")}, {"x": second, "row": row}),
+    ]
+
+    def launch():
+        for one in launches:
+            one()
+
+    return launch
+
+
+def _small_product(device):
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=(100, 10)), random.normal(size=(100, 10))
+    out = device.zeros((100, 100))
+    a, b = (device.asarray(one.astype(np.float32)) for one in (a, b))
+    return device.gemm(a, b, out, transpose_b=True), out
+
+
+def _convolution(device, batch=None, channels=2, kernels=5):
+    random = np.random.default_rng(6)
+    window = Window((6, 6, channels), (3, 3), (1, 1), (1, 1, 1, 1))
+    batch = batch or 4 * device._engine.hardware.compute_units + 1
+
+    def some(*shape):  # noqa: ANN002 - sizes
+        return device.asarray(random.normal(size=shape).astype(np.float32))
+
+    x, weights = some(batch, 6, 6, channels), some(kernels, 3 * 3 * channels)
+    return window, x, weights, some(batch, *window.places, kernels)
+
+
+def _forward(device):
+    window, x, weights, out = _convolution(device)
+    return device.convolution(x, weights, out, window), out
+
+
+def _forward_by_tiles(device):
+    window, x, weights, out = _convolution(device, channels=32, kernels=32)
+    return device.convolution(x, weights, out, window), out
+
+
+def _back(device, **sizes):
+    window, x, weights, err = _convolution(device, **sizes)
+    gradient = device.zeros(weights.shape)
+    launch = device.convolution_gradient(
+        err, x, weights, window, weights_gradient=gradient, input_gradient=device.zeros(x.shape),
+        bias_gradient=device.zeros((err.shape[-1],)),
+    )  # fmt: skip
+    return launch, gradient
+
+
+def _back_by_tiles(device):
+    return _back(device, channels=32, kernels=32)
+
+
+@pytest.mark.parametrize(
+    "make", [_small_product, _forward, _forward_by_tiles, _back, _back_by_tiles]
+)
+def test_work_items_of_one_launch_stay_in_the_memory_of_their_own(opened, monkeypatch, make):
+    """Each has a piece of scratch memory; beside a launch of more work-items there are no more."""
+    device = opened()
+    engine, ends = device._engine, {}
+
+    def roomy(name, size):
+        ends[name] = max(size, ends.get(name, 0))
+        if name not in engine._scratch:
+            block = engine.buffers.allocate((64 * size + 4096,), np.dtype(np.uint8))
+            block.host[...] = 171
+            engine._scratch[name] = block
+        return engine._scratch[name]
+
+    monkeypatch.setattr(engine, "_scratch_block", roomy)
+    launch, out = make(device)
+    other = _with_many_items(device)
+    launch()
+    wanted = np.array(out.read())
+    for _ in range(_OFTEN + 3):
+        launch()
+        other()
+        np.testing.assert_array_equal(out.read(), wanted)
+    assert ends
+    launch()
+    other()
+    device.synchronize()
+    for name, end in ends.items():
+        assert (engine._scratch[name].host[end:] == 171).all(), f"{name} is written past its end"
+    assert device.info().notes == ()
+    assert engine._pending._plans
+
+
+def test_a_unit_s_own_kernel_stays_a_launch_of_its_own(opened):
+    device = opened()
+    source = """kernel void count(global real *a, const int step)
+{ a[get_global_id(0)] += step * get_global_size(0); }"""
+    own = Program("count", source, lambda a, step: None, ("a",), (("step", "int"),))
+    a = device.zeros((50,))
+    launch = device.program(own, {"a": a}, (3,))
+    other = _with_many_items(device)
+    for _ in range(_OFTEN + 3):
+        launch(step=1)
+        other()
+        device.synchronize()
+    np.testing.assert_array_equal(a.read(), [3 * (_OFTEN + 3)] * 3 + [0] * 47)
+    assert device.info().notes == ()
+
+
+def test_steps_of_the_benchmark_become_few_launches(opened):
+    device, plain = opened(), opened()
+    plain._engine._pending._is_often = lambda sequence: False
+    step, wanted = SmallStep(device), SmallStep(plain)
+    for _ in range(_OFTEN + 3):
+        for one in (step, wanted):
+            one()
+            one()
+            one.device.synchronize()
+    np.testing.assert_array_equal(step.parameters.read(), wanted.parameters.read())
+    assert device.info().notes == ()

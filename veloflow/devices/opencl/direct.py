@@ -125,7 +125,7 @@ def forward(engine: Engine, problem: Problem) -> Plan:
         "convolve",
         (*(ArrayArgument(name) for name in names), np.int32(problem.has_bias), np.int64(spare),
          *problem.grid(wide)),
-        size, local,
+        size, local, is_alone=True,
     )  # fmt: skip
     return [pack, convolve], scratch
 
@@ -176,8 +176,9 @@ def _input_back(engine: Engine, problem: Problem) -> Plan:
     arrays = (*errors_of(problem), *(ArrayArgument(name) for name in ("panels", "dx", "spare")))
     constants = (np.int64(spare), np.int32(before[0]), np.int32(before[1]))
     back = Call(
-        "convolve_back", (*arrays, *constants, *problem.grid((wide[0], wide[1]))), size, local
-    )
+        "convolve_back", (*arrays, *constants, *problem.grid((wide[0], wide[1]))), size, local,
+        is_alone=True,
+    )  # fmt: skip
     return [pack, back], scratch
 
 
@@ -199,7 +200,8 @@ def _weights_back(engine: Engine, problem: Problem, wanted: frozenset[str]) -> P
     names = ("x", "partial", "totals", "spare")
     arrays = (*errors_of(problem), *(ArrayArgument(name) for name in names))
     constants = (np.int64(spare), np.int32(parts), np.int32(together))
-    back = Call("weights_back", (*arrays, *constants, *problem.grid(window.wide)), size, local)
+    arguments = (*arrays, *constants, *problem.grid(window.wide))
+    back = Call("weights_back", arguments, size, local, is_alone=True)
     numbers = (problem.batch, parts, problem.group_kernels, length, groups)
     if "dw" not in wanted:  # the sums of d alone
         scratch["dw"] = problem.kernels * length * itemsize

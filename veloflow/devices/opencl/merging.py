@@ -1,7 +1,8 @@
 """Several kernels written as one, each of whose work-items does its share of each in turn.
 
-Every kernel comes with definitions of its own (macros, types, functions), so all of these get other
-names in each part.
+Every kernel comes with definitions of its own (macros, types, functions), so all of these get
+other names in each part. Each part is divided among as many work-items as the kernel has alone,
+for it may have memory for each of these and no more; those beyond do nothing in that part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ __all__ = ["merged_launch", "merged_recipe", "merged_source"]
 
 #: the name of the one kernel
 _MERGED = "merged"
+#: the parameter of each part that says how many work-items it is divided among
+_ITEMS = "items_of_part"
 
 _WORD = re.compile(r"\b[A-Za-z_]\w*\b")
 #: what a source defines: macros, types, functions
@@ -46,7 +49,8 @@ def merged_source(parts: Sequence[tuple[str, str]]) -> str:
 
     Args:
         parts: the source of a program and the name of its kernel. The parameters of ``merged`` are
-            those of the first kernel, those of the second and so on.
+            those of the first kernel and the number of its work-items (long), those of the second
+            and so on.
 
     Raises:
         KernelError: a source has no such kernel.
@@ -55,16 +59,17 @@ def merged_source(parts: Sequence[tuple[str, str]]) -> str:
     parameters: list[str] = []
     calls: list[str] = []
     for number, (source, kernel) in enumerate(parts):
-        text, mark = _renamed(source, number), f"{kernel}_p{number}"
+        text = _renamed(f"#define WORK_ITEMS {_ITEMS}\n{source}", number)
+        mark = f"{kernel}_p{number}"
         declared = dict(_KERNEL.findall(text))
         if mark not in declared:
             raise KernelError(f"there is no kernel {kernel!r} to be merged")
         names = []
-        for place, parameter in enumerate(declared[mark].split(",")):
+        for place, parameter in enumerate([*declared[mark].split(","), f"const long {_ITEMS}"]):
             kind = parameter.strip().removesuffix(_WORD.findall(parameter)[-1])
             names.append(f"p{number}_{place}")
             parameters.append(f"{kind.strip()} {names[-1]}")
-        texts.append(_KERNEL.sub(r"static void \1(\2)", text))
+        texts.append(_KERNEL.sub(rf"static void \1(\2, const long {_ITEMS})", text))
         calls.append(f"    {mark}({', '.join(names)});")
     body = "\n".join(calls)
     head = f"kernel void {_MERGED}({', '.join(parameters)})"
@@ -94,7 +99,9 @@ def merged_recipe(parts: Sequence[tuple[str, Call]]) -> tuple[Recipe, Trial]:
     """
     source = merged_source([(_by_rows(text, call), call.kernel) for text, call in parts])
     arguments = [
-        _shrunk(one, number) for number, (_, call) in enumerate(parts) for one in call.arguments
+        _shrunk(one, number)
+        for number, (_, call) in enumerate(parts)
+        for one in (*call.arguments, np.int64(1))
     ]
     names = [one.name for one in arguments if isinstance(one, ArrayArgument)]
     arrays = {name: np.zeros(256, np.uint8) for name in names}
@@ -127,9 +134,11 @@ def merged_launch(
         arguments = call.arguments
         if share is not None and share.arguments is not None:
             arguments = share.arguments
+        part_items = call.size[0] if share is None else share.items(compute_units)
+        arguments = (*arguments, np.int64(part_items))
         set_arguments(kernel, arguments, buffers, own, first)
         first += len(arguments)
-        items = max(items, call.size[0] if share is None else share.items(compute_units))
+        items = max(items, part_items)
         if own:
             scalars.append((number, own))
     enqueue = partial(cl.enqueue_nd_range_kernel, queue, kernel, (items,), (1,))

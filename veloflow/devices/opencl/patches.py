@@ -184,7 +184,7 @@ class Patches:
         arguments: list[Argument] = [ArrayArgument(one) for one in arrays]
         arguments += [np.int64(first), np.int64(count)]
         arguments += [np.int32(number) for number in self.window.scalars().values()]
-        return Call(name, tuple(arguments), size, local)
+        return Call(name, tuple(arguments), size, local, is_alone=True)
 
 
 def _twin(name: str, window: Window, first: int, count: int) -> Twin:

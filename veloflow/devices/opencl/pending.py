@@ -60,7 +60,7 @@ class Step:
                    name in self.written, name in ours)
             for name, block in self.blocks.items()
         )  # fmt: skip
-        is_plain = self.call.local == (1,)
+        is_plain = self.call.local == (1,) and not self.call.is_alone
         return Work(accesses, 0 if share is None else share.rows, not is_plain)
 
 

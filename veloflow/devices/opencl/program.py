@@ -100,4 +100,4 @@ def _call(
     kinds = {"int": np.dtype(np.int32), "real": real}
     arguments: list[Argument] = [ArrayArgument(name) for name in own.arrays]
     arguments += [LaunchScalar(name, kinds[kind]) for name, kind in own.scalars]
-    return Call(own.name, tuple(arguments), size, local)
+    return Call(own.name, tuple(arguments), size, local, is_alone=True)

@@ -66,7 +66,9 @@ class Share:
 class Call:
     """One launch of the kernel ``kernel`` over ``size`` work-items in groups of ``local``.
 
-    ``share`` says how it may be divided by rows, if it can.
+    ``share`` says how it may be divided by rows, if it can. ``is_alone``: it must be a launch of
+    its own, for it does not divide its work by ``ranges.cl``, or takes so long that a launch costs
+    nothing beside it.
     """
 
     kernel: str
@@ -74,6 +76,7 @@ class Call:
     size: tuple[int, ...]
     local: tuple[int, ...] | None
     share: Share | None = None
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ class Tiling:
             *(ArrayArgument(name) for name in names), np.int32(problem.has_bias), np.int64(spare),
             *self.sizes(together),
         )  # fmt: skip
-        return [transform, Call("convolve_tiles", arguments, size, local)], scratch
+        return [transform, Call("convolve_tiles", arguments, size, local, is_alone=True)], scratch
 
     def backward(self, engine: Engine, wanted: frozenset[str]) -> Plan:
         """Return the launches of the gradients."""
@@ -175,7 +175,8 @@ class Tiling:
         flags = (np.int64(spare), np.int32(parts), np.int32(has_dx), np.int32(has_dw))
         arrays = (*errors_of(problem), *(ArrayArgument(name) for name in names))
         calls = [transform] if has_dx else []
-        calls.append(Call("tiles_back", (*arrays, *flags, *self.sizes(together)), size, local))
+        arguments = (*arrays, *flags, *self.sizes(together))
+        calls.append(Call("tiles_back", arguments, size, local, is_alone=True))
         if not has_dw:
             return calls, scratch
         numbers = (

@@ -1,5 +1,11 @@
 // Which units of work a work-item does: a contiguous range on a CPU, every n-th elsewhere.
 
+// How many work-items there are for this kernel. Where others share its launch there may be more, which
+// do nothing here: a kernel may have memory for each of its own.
+#ifndef WORK_ITEMS
+#define WORK_ITEMS (long)get_global_size(0)
+#endif
+
 #ifdef TAKE_TURNS
 #define EACH(unit, total) \
     for (long unit = get_global_id(0); unit < (total); unit += get_global_size(0))
@@ -9,7 +15,7 @@
          (row = unit / (across), from = unit % (across), to = from + 1, true);    \
          unit += get_global_size(0))
 #else
-#define PER_ITEM(total) (((total) + (long)get_global_size(0) - 1) / (long)get_global_size(0))
+#define PER_ITEM(total) (((total) + WORK_ITEMS - 1) / WORK_ITEMS)
 #define EACH(unit, total)                                            \
     for (long unit = get_global_id(0) * PER_ITEM(total),             \
               unit##_end = min((long)(total), unit + PER_ITEM(total)); \
