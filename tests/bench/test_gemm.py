@@ -5,11 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 
+import msgspec
 import numpy as np
 import pytest
 
 from veloflow.devices.expressions import element, tanh
-from veloflow.devices.opencl import gemm as module
+from veloflow.devices.opencl import OpenCLDevice
+from veloflow.devices.opencl.platforms import open_hardware
+from veloflow.devices.opencl.tiles import Blas
+from veloflow.devices.opencl.tuning import Tuning
 from veloflow.devices.selection import open_device
 
 pytestmark = pytest.mark.bench
@@ -17,11 +21,15 @@ pytestmark = pytest.mark.bench
 ROUNDS = 7
 #: rows, inner, columns, transpose_a, transpose_b, with bias and tanh
 CASES = [
-    *((size, size, size, False, False, False) for size in (256, 512, 1024, 2048)),
-    (1024, 1024, 1024, True, False, False),
-    (1024, 1024, 1024, False, True, False),
-    (1024, 1024, 1024, True, True, False),
+    *(
+        (size, size, size, left, right, False)
+        for size in (256, 512, 1024, 2048)
+        for left in (False, True)
+        for right in (False, True)
+    ),
+    (100, 784, 100, False, True, True),
     (100, 784, 100, False, False, True),
+    (60, 100, 10, False, True, False),
 ]
 
 
@@ -40,12 +48,19 @@ def product(device, case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_product_beside_numpy(case, capsys, monkeypatch):
-    host, device = open_device("numpy"), open_device("opencl")
-    chosen = product(device, case)
-    monkeypatch.setattr(module, "_BLAS", 1 << 62)
-    calls = {"numpy": (host, product(host, case)), "kernel": (device, product(device, case)),
-             "chosen": (device, chosen)}  # fmt: skip
+def without_blas():
+    """Return the OpenCL device with the kernels of its built-in choice for all sizes."""
+    hardware = open_hardware("opencl")
+    builtin = Tuning.builtin(hardware.identity, hardware.facts)
+    kernels = tuple(one for one in builtin.gemm if not isinstance(one.method, Blas))
+    return OpenCLDevice(hardware, tuning=msgspec.structs.replace(builtin, gemm=kernels))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_product_beside_numpy(case, capsys):
+    devices = {"numpy": open_device("numpy"), "kernel": without_blas(),
+               "chosen": open_device("opencl")}  # fmt: skip
+    calls = {name: (device, product(device, case)) for name, device in devices.items()}
     flop = 2 * case[0] * case[1] * case[2]
     repeats = max(1, min(300, int(3e8 / flop)))
     times = {name: [] for name in calls}

@@ -37,6 +37,8 @@ _log = logging.getLogger(__name__)
 #: seconds of each measurement, and those after which a child that does not answer is ended
 _MEASURE = 0.15
 _LIMIT = 30.0
+#: which operand lies transposed in the products of a layer: forward, by weights, by inputs
+_LAYOUTS = ((False, False), (True, False), (False, True))
 
 
 def tune(
@@ -131,19 +133,30 @@ class _Child:
         Raises:
             KernelError: the method does not compile, crashes, hangs or computes wrong numbers.
         """
-        is_blas = isinstance(attempt.method, Blas)
-        request = {"blas": attempt.size} if is_blas else self._request(attempt)
-        answer = self._worker.ask({**request, "seconds": _MEASURE}, self._limit * busyness())
-        if "seconds" not in answer:
-            raise KernelError(answer.get("error") or "the child gave no time")
-        return 2e-9 * attempt.size**3 / float(answer["seconds"])
+        if isinstance(attempt.method, Blas):
+            requests: list[dict[str, Any]] = [{"blas": attempt.size}]
+        else:
+            # a GPU's kernel reads along the lanes or across them, as the operands lie: a step of
+            # training has all of these
+            layouts = _LAYOUTS[:1] if self._engine.hardware.is_cpu else _LAYOUTS
+            requests = [self._request(attempt, *layout) for layout in layouts]
+        seconds = 0.0
+        for request in requests:
+            answer = self._worker.ask({**request, "seconds": _MEASURE}, self._limit * busyness())
+            if "seconds" not in answer:
+                raise KernelError(answer.get("error") or "the child gave no time")
+            seconds += float(answer["seconds"]) / len(requests)
+        return 2e-9 * attempt.size**3 / seconds
 
-    def _request(self, attempt: Attempt) -> dict[str, Any]:
+    def _request(self, attempt: Attempt, transpose_a: bool, transpose_b: bool) -> dict[str, Any]:
         size, hardware = attempt.size, self._engine.hardware
-        problem = Problem(size, size, size, False, False, np.dtype(np.float32))
+        problem = Problem(size, size, size, transpose_a, transpose_b, np.dtype(np.float32))
 
         def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
-            return host.gemm(twins["a"], twins["b"], twins["out"])
+            return host.gemm(
+                twins["a"], twins["b"], twins["out"], transpose_a=transpose_a,
+                transpose_b=transpose_b,
+            )  # fmt: skip
 
         variant = variant_of(self._engine, hardware.facts, problem, attempt.method, twin)
         recipe, _, trial = variant.parts[0]
