@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import veloflow
-from veloflow.core import Message
+from veloflow.core import EpochDone, Message
 from veloflow.errors import ClusterError, DefinitionError, InputError, OptionError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -90,6 +90,24 @@ def slaves_of(pid):
 def run(**options):
     given = {"device": "numpy", "sharing": "sync:shards=4", **OPTIONS, **options}
     return veloflow.run("digits_mlp", **given)
+
+
+def until_here(count, said=None):
+    """Return what makes a run pause after its epochs until so many slaves have joined.
+
+    What it says is added to ``said``. The run needs some epochs, for who comes is seen between them.
+    """
+    said = [] if said is None else said
+
+    def pause(done):
+        if sum(" joined" in one for one in said) < count:
+            time.sleep(0.5)
+
+    def watch(session):
+        session.events.subscribe(Message, lambda one: said.append(one.text))
+        session.events.subscribe(EpochDone, pause)
+
+    return watch
 
 
 @pytest.mark.parametrize("slaves", [1, 2, 4])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 import veloflow
-from tests.runtime.test_cluster import alone, leaves_nothing, run  # noqa: F401
-from veloflow.core import Message
+from tests.runtime.test_cluster import alone, leaves_nothing, run, until_here  # noqa: F401
 from veloflow.errors import OptionError
 from veloflow.runtime.story import read_story
 
@@ -26,14 +25,14 @@ def test_an_audit_names_a_slave_that_flips_one_mantissa_bit():
     result = run(
         slaves=2,
         audit=1.0,
-        epochs=4,
+        epochs=20,
         faults=",".join(f"flip=slave2@job{n}" for n in range(8, 300)),
-        watch=lambda session: session.events.subscribe(Message, lambda one: said.append(one.text)),
+        watch=until_here(2, said),
     )
     assert [one for one in said if "(slave2) is put out: it spoils updates" in one]
     assert not [one for one in said if "(slave1) is put out" in one]
     assert result.more["jobs"]["spoiled"] == 1
-    assert result.parameters_sha256 == run(epochs=4).parameters_sha256
+    assert result.parameters_sha256 == run(epochs=20).parameters_sha256
 
 
 def test_what_a_slave_spoiled_before_it_was_found_is_undone_if_asked(tmp_path):
@@ -42,15 +41,15 @@ def test_what_a_slave_spoiled_before_it_was_found_is_undone_if_asked(tmp_path):
     result = run(
         slaves=2,
         audit=0.15,
-        epochs=6,
+        epochs=12,
         undo_spoiled=True,
         checkpoint=tmp_path,
         story=tmp_path / "story.txt",
         faults=",".join(f"flip=slave2@job{n}" for n in range(30, 600)),
-        watch=lambda session: session.events.subscribe(Message, lambda one: said.append(one.text)),
+        watch=until_here(2, said),
     )
     assert [one for one in said if "(slave2) spoils updates; the run goes back to" in one]
-    assert result.parameters_sha256 == run(epochs=6).parameters_sha256
+    assert result.parameters_sha256 == run(epochs=12).parameters_sha256
     assert not (tmp_path / "history").exists()
     lines = read_story(tmp_path / "story.txt")
     (back,) = [place for place, line in enumerate(lines) if " run: goes back to before " in line]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import veloflow
+from tests.runtime.test_cluster import until_here
 from veloflow.core import Message
 from veloflow.errors import CheckpointError
 from veloflow.runtime.checkpoint import read_checkpoint, write_checkpoint
@@ -113,9 +114,9 @@ class TestSlaves:
 
     def test_each_of_two_slaves_tells_its_own(self, tmp_path, hidden):
         options = {"slaves": 2, "codec": "topk:0.02", "checkpoint": tmp_path}
-        run(epochs=1, **options)
+        run(epochs=20, watch=until_here(2), **options)
         assert len(saved(tmp_path)) == 2
-        run(epochs=2, resume=True, **options)
+        run(epochs=40, resume=True, watch=until_here(2), **options)
         assert len(saved(tmp_path)) == 2
 
 
