@@ -95,7 +95,7 @@ def run(**options):
 def until_here(count, said=None):
     """Return what makes a run pause after its epochs until so many slaves have joined.
 
-    What it says is added to ``said``. The run needs some epochs, for who comes is seen between them.
+    What it says is added to ``said``. It needs some epochs, for who comes is seen between them.
     """
     said = [] if said is None else said
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -269,6 +271,17 @@ def test_slaves_from_elsewhere_have_their_turn_beside_busy_local_ones(tmp_path):
     near.close()
     far.close()
     listener.close()
+
+
+def test_who_has_said_nothing_yet_is_let_go_with_the_rest(tmp_path):
+    listener = UnixListener(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.connect(str(tmp_path / "s"))
+        assert listener.receive() is None  # it is taken in here
+        listener.close()
+        silent.settimeout(5)
+        assert silent.recv(1) == b""
+    gc.collect()  # a socket that nobody closed would be told of now
 
 
 def test_a_path_that_is_too_long_is_named(tmp_path):

@@ -29,6 +29,7 @@ class Info:
     memory: int = 3 << 29
     compute_units: int = 2
     notes: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
 @dataclass

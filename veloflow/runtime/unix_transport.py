@@ -180,6 +180,7 @@ class UnixListener:
         self._socket.listen(128)
         self._socket.setblocking(False)
         self._clients: dict[bytes, _Stream] = {}
+        self._strangers: set[_Stream] = set()  # who has not said a name yet
         self._arrived: deque[tuple[bytes, list[Frame]]] = deque()
         self._turn = 0
         self._selector = selectors.DefaultSelector()
@@ -230,6 +231,7 @@ class UnixListener:
     def _accept(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):  # it has gone again
             stream = _Stream(self._socket.accept()[0])
+            self._strangers.add(stream)
             self._selector.register(
                 stream.socket, selectors.EVENT_READ, partial(self._serve, stream)
             )
@@ -255,6 +257,7 @@ class UnixListener:
         if former is not None:
             self._drop(former)
         stream.client = client
+        self._strangers.discard(stream)
         self._clients[client] = stream
 
     def _goes_on(self, stream: _Stream) -> bool:
@@ -272,6 +275,7 @@ class UnixListener:
         if stream.socket.fileno() >= 0:
             self._selector.unregister(stream.socket)
         stream.close()
+        self._strangers.discard(stream)
         if self._clients.get(stream.client) is stream:
             del self._clients[stream.client]
 
@@ -288,7 +292,7 @@ class UnixListener:
         until = time.monotonic() + 0.5
         while any(one.unsent for one in self._clients.values()) and time.monotonic() < until:
             self._look(0.05)
-        for stream in list(self._clients.values()):
+        for stream in (*self._clients.values(), *self._strangers):
             stream.close()
         self._selector.close()
         self._socket.close()
