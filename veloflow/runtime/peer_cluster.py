@@ -230,6 +230,8 @@ class PeerCluster(Cluster):
         block = self._block
         if block is None or block.is_broken:
             return
+        if not any(number in self._work for number in block.pieces):
+            return  # all have answered: it is done, whoever is lost now
         block.is_broken = True
         if not block.is_sent:
             for grant in block.granted.values():
