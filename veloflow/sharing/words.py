@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from veloflow.errors import OptionError, nearest
+from veloflow.errors import DefinitionError, OptionError, nearest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     T = TypeVar("T", bound=DataclassInstance)
 
-__all__ = ["read_word", "write_word"]
+__all__ = ["known_words", "read_word", "write_word"]
 
 _TRUTHS = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+
+
+def known_words(own: Iterable[type[Any]], group: str, what: str) -> dict[str, Any]:
+    """Return classes by name: those of veloflow's own, and those that installed packages add.
+
+    Args:
+        own: veloflow's.
+        group: of the entry points, whose names are those of the classes.
+        what: what the names are, such as ``codec``.
+
+    Raises:
+        DefinitionError: what an installed package adds cannot be loaded.
+    """
+    found: dict[str, Any] = {one.name: one for one in own}
+    for entry in entry_points(group=group):
+        try:
+            loaded = entry.load()
+        except Exception as error:
+            raise DefinitionError(f"{what} {entry.name!r} of {entry.value}: {error}") from error
+        found.setdefault(entry.name, loaded)
+    return found
 
 
 def read_word(text: str, known: Mapping[str, type[T]], option: str, what: str) -> T:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
-from veloflow.errors import DefinitionError
 from veloflow.sharing.codecs.base import Codec, Factors, Parts, Range
 from veloflow.sharing.codecs.factors import Factors as SufficientFactors
 from veloflow.sharing.codecs.factors import is_smaller
@@ -14,7 +11,7 @@ from veloflow.sharing.codecs.lossless import LZ4, ZLib, ZStandard
 from veloflow.sharing.codecs.onebit import OneBit
 from veloflow.sharing.codecs.plain import Plain
 from veloflow.sharing.codecs.topk import TopK
-from veloflow.sharing.words import read_word, write_word
+from veloflow.sharing.words import known_words, read_word, write_word
 
 __all__ = [
     "LZ4",
@@ -51,14 +48,7 @@ def known_codecs() -> dict[str, type[Codec]]:
     Raises:
         DefinitionError: an installed package's codec cannot be loaded.
     """
-    found = {one.name: one for one in _OWN}
-    for entry in entry_points(group=GROUP):
-        try:
-            loaded = entry.load()
-        except Exception as error:
-            raise DefinitionError(f"codec {entry.name!r} of {entry.value}: {error}") from error
-        found.setdefault(entry.name, loaded)
-    return found
+    return known_words(_OWN, GROUP, "codec")
 
 
 def parse_codec(text: str) -> Codec:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
-from veloflow.errors import DefinitionError
 from veloflow.sharing.policies.asynchronous import Async
 from veloflow.sharing.policies.automatic import Auto
 from veloflow.sharing.policies.average import Average
@@ -13,7 +10,7 @@ from veloflow.sharing.policies.bounded import Bounded
 from veloflow.sharing.policies.elastic import Elastic
 from veloflow.sharing.policies.grouped import Groups
 from veloflow.sharing.policies.synchronous import Sync
-from veloflow.sharing.words import read_word, write_word
+from veloflow.sharing.words import known_words, read_word, write_word
 
 __all__ = [
     "Async",
@@ -44,14 +41,7 @@ def known_policies() -> dict[str, type[Policy]]:
     Raises:
         DefinitionError: an installed package's policy cannot be loaded.
     """
-    found = {one.name: one for one in _OWN}
-    for entry in entry_points(group=GROUP):
-        try:
-            loaded = entry.load()
-        except Exception as error:
-            raise DefinitionError(f"policy {entry.name!r} of {entry.value}: {error}") from error
-        found.setdefault(entry.name, loaded)
-    return found
+    return known_words(_OWN, GROUP, "policy")
 
 
 def parse_sharing(text: str) -> Policy:

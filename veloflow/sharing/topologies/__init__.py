@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
-from veloflow.errors import DefinitionError
 from veloflow.sharing.topologies.attempts import Attempts, Verdict
 from veloflow.sharing.topologies.base import Cost, Group, Node, Packet, Topology, shards_of
 from veloflow.sharing.topologies.ring import Ring
 from veloflow.sharing.topologies.servers import RangeServer, Servers
 from veloflow.sharing.topologies.star import Star
 from veloflow.sharing.topologies.tree import Tree
-from veloflow.sharing.words import read_word, write_word
+from veloflow.sharing.words import known_words, read_word, write_word
 
 __all__ = [
     "Attempts",
@@ -44,14 +41,7 @@ def known_topologies() -> dict[str, type[Topology]]:
     Raises:
         DefinitionError: an installed package's topology cannot be loaded.
     """
-    found = {one.name: one for one in _OWN}
-    for entry in entry_points(group=GROUP):
-        try:
-            loaded = entry.load()
-        except Exception as error:
-            raise DefinitionError(f"topology {entry.name!r} of {entry.value}: {error}") from error
-        found.setdefault(entry.name, loaded)
-    return found
+    return known_words(_OWN, GROUP, "topology")
 
 
 def parse_topology(text: str) -> Topology:
