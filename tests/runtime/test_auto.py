@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 import veloflow
+from tests.runtime import slaves
 from veloflow.core import Message, SharingStatus
-from veloflow.errors import InputError
 from veloflow.runtime import auto_farm
 from veloflow.runtime.simulated_crew import VirtualCluster
-from veloflow.runtime.slave import join
 from veloflow.sharing.auto_model import Choice, Prediction
 from veloflow.sharing.policies import Auto
 
@@ -110,24 +107,7 @@ def test_a_resumed_run_goes_on_with_what_was_taken(tmp_path, monkeypatch):
 
 def in_threads(count, **options):
     """Run with slaves that are threads of this process."""
-    address = f"memory://auto-{threading.get_ident()}"
-
-    def work():
-        while True:
-            try:
-                join(address, "numpy")
-            except InputError:  # the master does not listen yet
-                continue
-            return
-
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    result = run(listen=[address], **options)
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
-    return result
+    return slaves.in_threads(count, lambda address: run(listen=[address], **options))
 
 
 @pytest.mark.cluster

@@ -7,13 +7,12 @@ import threading
 import pytest
 
 import veloflow
+from tests.runtime.slaves import join_when_it_listens
 from veloflow.core import Message
-from veloflow.errors import InputError
 from veloflow.protocol.events import Grant, Heard, WorkAdded
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import PROTOCOL, Hello, Piece
 from veloflow.runtime.simulated_crew import VirtualCluster
-from veloflow.runtime.slave import join
 from veloflow.sharing import parse_sharing
 from veloflow.testing import FaultPlan, Simulation
 
@@ -88,16 +87,10 @@ def test_late_pieces_are_given_twice_in_every_mode(mode):
 @pytest.mark.parametrize("mode", ["sync", "average:4", "auto"])
 def test_numpy_and_opencl_slaves_in_one_run(mode):
     address = f"memory://mixed-{mode}"
-
-    def work(device):
-        while True:
-            try:
-                join(address, device)
-            except InputError:  # the master does not listen yet
-                continue
-            return
-
-    slow, quick = [threading.Thread(target=work, args=(one,)) for one in ("opencl", "numpy")]
+    slow, quick = [
+        threading.Thread(target=join_when_it_listens, args=(address, one))
+        for one in ("opencl", "numpy")
+    ]
 
     def follow(event):
         if "slave s1 joined" in event.text:  # its kernels are compiled

@@ -8,13 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import veloflow
+from tests.runtime.slaves import Trouble
 from veloflow.core import EpochDone, Message
 from veloflow.errors import ClusterError, DefinitionError, InputError, OptionError
 
@@ -70,21 +70,6 @@ def leftovers():
                 found[f"process {process.name}: {' '.join(words)}"] = folders
     yield from (text for text, folders in found.items() if not folders & foreign)
     yield from {str(one) for one in Path("/dev/shm").glob("veloflow-*")} - foreign
-
-
-def slaves_of(pid):
-    """The slave processes that this process has started, by their order."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if parent == pid and b"slave" in words:
-                found.append(int(process.name))
-    return sorted(found)
 
 
 def run(**options):
@@ -150,38 +135,10 @@ def test_async_applies_each_sample_once_and_tells_staleness():
     assert result.best["validation_error_percent"] < 15
 
 
-class Trouble(threading.Thread):
-    """Does something to the slaves of this process again and again, once all have joined."""
-
-    def __init__(self, number, every, times, slaves):
-        super().__init__(daemon=True)
-        self.number, self.every, self.times = number, every, times
-        self.missing = threading.Semaphore(0)
-        self.slaves = slaves
-        self.done = 0
-        self.over = threading.Event()
-
-    def watch(self, session):
-        session.events.subscribe(Message, self.hear)
-
-    def hear(self, message):
-        if " joined: " in message.text:
-            self.missing.release()
-
-    def run(self):
-        for _ in range(self.slaves):
-            self.missing.acquire(timeout=20)
-        while self.done < self.times and not self.over.wait(self.every):
-            slaves = slaves_of(os.getpid())
-            if slaves:
-                os.kill(slaves[self.done % len(slaves)], self.number)
-                self.done += 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_the_same_bits_when_slaves_are_killed_stopped_or_asked_to_leave(number):
     expected = run(epochs=40).parameters_sha256
-    trouble = Trouble(number, 0.3, 3, slaves=3)
+    trouble = Trouble("slave", number, 0.3, 3)
     trouble.start()
     result = run(epochs=40, slaves=3, patience=0.5, watch=trouble.watch)
     trouble.over.set()

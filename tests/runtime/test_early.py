@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
 import veloflow
-from veloflow.errors import InputError, WireError
+from tests.runtime import slaves
+from veloflow.errors import WireError
 from veloflow.protocol.codec import decode_from_slave
 from veloflow.protocol.messages import LeaseId, Part, Update
 from veloflow.runtime.early import Arriving
 from veloflow.runtime.memory_transport import MemoryConnection
 from veloflow.runtime.payloads import header_of
-from veloflow.runtime.slave import join
 
 LEASE = LeaseId(3, 0)
 
@@ -93,24 +91,11 @@ def own(tmp_path):
 
 def in_threads(own, count, sharing):
     """Run with slaves that are threads, and without shared memory; count what they send."""
-    address = f"memory://early-{threading.get_ident()}-{sharing}"
 
-    def work():
-        while True:
-            try:
-                join(address, "numpy")
-            except InputError:  # the master does not listen yet
-                continue
-            return
+    def run(address):
+        return veloflow.run(own, device="numpy", sharing=sharing, listen=[address], epochs=1)
 
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    result = veloflow.run(own, device="numpy", sharing=sharing, listen=[address], epochs=1)
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
-    return result
+    return slaves.in_threads(count, run)
 
 
 @pytest.fixture

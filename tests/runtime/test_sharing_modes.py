@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
 import veloflow
+from tests.runtime import slaves
 from veloflow.core import Message
-from veloflow.errors import CheckpointError, InputError, OptionError
+from veloflow.errors import CheckpointError, OptionError
 from veloflow.runtime.simulated_crew import VirtualCluster
-from veloflow.runtime.slave import join
 
 OPTIONS = {"epochs": 3, "hidden": 20}
 MODES = ["async:damping=0.5", "ssp:1", "groups:2", "average:3", "elastic:0.9,2"]
@@ -83,24 +81,7 @@ def test_rates_go_on_by_minibatches_where_slaves_take_the_steps(tmp_path):
 
 def in_threads(count, **options):
     """Run with slaves that are threads of this process."""
-    address = f"memory://{threading.get_ident()}-{options['sharing']}"
-
-    def work():
-        while True:
-            try:
-                join(address, "numpy")
-            except InputError:  # the master does not listen yet
-                continue
-            return
-
-    threads = [threading.Thread(target=work) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    result = run(listen=[address], **options)
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
-    return result
+    return slaves.in_threads(count, lambda address: run(listen=[address], **options))
 
 
 @pytest.mark.cluster

@@ -7,14 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from pathlib import Path
 
 import pytest
 
 import veloflow
-from veloflow.core import Message
+from tests.runtime.slaves import Trouble, children
 from veloflow.errors import OptionError
 from veloflow.runtime.keys import add_slave, make_keys
 
@@ -41,21 +39,6 @@ def alone_for_long():
     return run(epochs=25).parameters_sha256
 
 
-def children(word):
-    """The processes that this one has started with a word in their command, by their order."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if parent == os.getpid() and word.encode() in words:
-                found.append(int(process.name))
-    return sorted(found)
-
-
 @pytest.mark.parametrize("topology", ["servers:2", "ring", "tree"])
 def test_the_same_bits_as_a_star(alone, topology):
     result = run(slaves=3, topology=topology)
@@ -68,34 +51,6 @@ def test_the_same_bits_as_a_star(alone, topology):
     if topology.startswith("servers") or len(moved) > 1:
         assert max(sent for sent, _ in moved) > 0
     assert children("veloflow.runtime.range_server") == []
-
-
-class Trouble(threading.Thread):
-    """Does something to children of this process again and again, once slaves have joined."""
-
-    def __init__(self, word, number, every, times, slaves=3):
-        super().__init__(daemon=True)
-        self.word, self.number, self.every, self.times = word, number, every, times
-        self.missing = threading.Semaphore(0)
-        self.slaves = slaves
-        self.done = 0
-        self.over = threading.Event()
-
-    def watch(self, session):
-        session.events.subscribe(Message, self.hear)
-
-    def hear(self, message):
-        if " joined: " in message.text:
-            self.missing.release()
-
-    def run(self):
-        for _ in range(self.slaves):
-            self.missing.acquire(timeout=20)
-        while self.done < self.times and not self.over.wait(self.every):
-            found = children(self.word)
-            if found:
-                os.kill(found[self.done % len(found)], self.number)
-                self.done += 1
 
 
 @pytest.mark.parametrize(
