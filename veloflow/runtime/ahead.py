@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from veloflow.devices.parameters import Parameters
-    from veloflow.runtime.crew import Crew, Done
+    from veloflow.runtime.crew import Done
+    from veloflow.runtime.team import TeamCrew
 
 __all__ = ["Ahead", "Block", "Ledgered", "Round", "rounds_of", "sum_of"]
 
@@ -90,7 +91,7 @@ class Ahead:
     def __init__(
         self,
         farm: Ledgered,
-        crew: Crew,
+        crew: TeamCrew,
         parameters: Parameters,
         units: Sequence[Unit],
         shards: int,

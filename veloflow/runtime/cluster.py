@@ -87,6 +87,7 @@ from veloflow.runtime.published import Published
 from veloflow.runtime.round_order import ORDER
 from veloflow.runtime.shared_memory import make_folder, remove_folder
 from veloflow.runtime.stand_in import StandInCrew
+from veloflow.runtime.team import TeamCrew
 from veloflow.runtime.transport import ZmqListener
 from veloflow.runtime.unix_transport import UnixListener
 from veloflow.sharing.codecs import parse_codec
@@ -127,7 +128,7 @@ class Work:
         return len({path.partition("|")[0] for path in self.data if path != FORM})
 
 
-class Cluster(Crew):
+class Cluster(TeamCrew):
     """Slaves and what they compute.
 
     Local slaves are started at once, and load what they need while the master does the same;

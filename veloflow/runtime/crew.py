@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.protocol.messages import Piece
-    from veloflow.runtime.peer_order import PeerOrder
-    from veloflow.runtime.round_order import Order
     from veloflow.runtime.worker import Jobs, Worker
     from veloflow.sharing.policies import Policy
-    from veloflow.sharing.topologies import Topology
 
 __all__ = ["Crew", "Done", "OwnCrew"]
 
@@ -126,51 +123,6 @@ class Crew(ABC):
 
     def inherit(self, residuals: Sequence[NDArray[np.floating]]) -> None:  # noqa: B027
         """Have sent what was left out of updates before a checkpoint."""
-
-    @property
-    def topology(self) -> Topology | None:
-        """By which ways slaves exchange gradients with each other; None where they do not."""
-        return None
-
-    # -- rounds ahead of the master, for crews that can ---------------------------------------
-
-    def team(self) -> list[str]:
-        """Return the names of those who can compute rounds ahead; empty where not all can."""
-        return []
-
-    @property
-    def patience(self) -> float:
-        """What scales all waiting."""
-        return 1.0
-
-    @property
-    def room(self) -> int:
-        """How many bytes of shared memory each slave may have for rounds ahead."""
-        return 0
-
-    def show_state(
-        self, state: NDArray[np.floating], steps: Mapping[str, Payload], version: int
-    ) -> None:
-        """Show all that the next step depends on to those who compute ahead.
-
-        Args:
-            state: the parameters and what solvers keep, one vector.
-            steps: what units say besides, by path.
-            version: of the state.
-        """
-        raise NotImplementedError
-
-    def submit_block(self, orders: Sequence[tuple[Piece, Order]], jobs: Jobs) -> None:
-        """Have a block of rounds computed, a piece by each member of the team."""
-        raise NotImplementedError
-
-    def submit_group(self, parts: Sequence[tuple[Piece, PeerOrder, Jobs]]) -> None:
-        """Have a block computed by slaves that exchange gradients, a piece by each."""
-        raise NotImplementedError
-
-    def withdraw(self, numbers: Sequence[int]) -> None:
-        """Have these pieces computed no more."""
-        raise NotImplementedError
 
     @abstractmethod
     def next(self) -> Done:

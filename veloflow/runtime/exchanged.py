@@ -23,6 +23,7 @@ from veloflow.sharing.topologies import Attempts, Verdict, shards_of, topology_t
 
 if TYPE_CHECKING:
     from veloflow.core import Batch, BatchSource
+    from veloflow.runtime.team import GroupCrew
     from veloflow.runtime.worker import Jobs
 
 __all__ = ["Exchanged"]
@@ -35,6 +36,8 @@ _MOST_ROUNDS, _MOST_PARTS = 64, 1024
 
 class Exchanged(Ahead):
     """The blocks of one run whose slaves exchange gradients. Use it only where units are steady."""
+
+    _crew: GroupCrew
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -69,7 +72,6 @@ class Exchanged(Ahead):
     def _submit(self, source: BatchSource, batches: list[Batch], team: Any) -> None:
         assert self._shape is not None
         topology = self._crew.topology
-        assert topology is not None
         size = shard_size(source.max_minibatch_size, self._shards)
         parts = [
             [

@@ -23,6 +23,7 @@ from veloflow.errors import CheckpointError
 from veloflow.protocol.messages import Piece
 from veloflow.runtime.ahead import Ahead, Round
 from veloflow.runtime.exchanged import Exchanged
+from veloflow.runtime.team import GroupCrew, TeamCrew
 from veloflow.sharing.auto_measure import Gauge
 from veloflow.sharing.ordered_sum import OrderedSum
 
@@ -207,9 +208,10 @@ class SyncFarm(PieceFarm):
         self._batch: Batch
         self._pieces: dict[int, int] = {}  # number of a piece -> number of its shard
         units = list(workflow.all_units())
-        is_fit = ahead and Ahead.suits(units)
-        kind = Ahead if crew.topology is None else Exchanged
-        self._ahead = kind(self, crew, parameters, units, shards) if is_fit else None
+        self._ahead: Ahead | None = None
+        if ahead and isinstance(crew, TeamCrew) and Ahead.suits(units):
+            kind = Exchanged if isinstance(crew, GroupCrew) else Ahead
+            self._ahead = kind(self, crew, parameters, units, shards)
         self._round: Round | None = None
         self._steps = self._samples = 0
 

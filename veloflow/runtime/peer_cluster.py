@@ -29,6 +29,7 @@ from veloflow.runtime.payloads import header_of, pack
 from veloflow.runtime.peer_order import BROKEN, ORDER, STATE, VOID, PeerOrder
 from veloflow.runtime.peers import host_towards
 from veloflow.runtime.range_servers import RangeServers
+from veloflow.runtime.team import GroupCrew
 from veloflow.sharing.topologies import Topology, topology_text
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class _State:
     steps: str
 
 
-class PeerCluster(Cluster):
+class PeerCluster(Cluster, GroupCrew):
     """Slaves that exchange gradients by a topology.
 
     Args:
