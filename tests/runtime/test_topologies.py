@@ -48,8 +48,9 @@ def test_the_same_bits_as_a_star(alone, topology):
     assert result.more["topology"].partition(":")[0] == topology.partition(":")[0]
     assert result.more["bytes"]["states"] > 0
     moved = [(one["sent"], one["received"]) for one in result.more["slaves"]]
-    if topology.startswith("servers") or len(moved) > 1:
-        assert max(sent for sent, _ in moved) > 0
+    # one slave may be through with all before another is there: then nobody exchanges gradients
+    is_any = topology.startswith("servers") or result.more["ahead"]["exchanged"] > 0
+    assert (max(sent for sent, _ in moved) > 0) == is_any
     assert children("veloflow.runtime.range_server") == []
 
 
@@ -71,6 +72,7 @@ def test_the_same_bits_when_processes_are_killed_or_stopped(alone_for_long, topo
     trouble.join()
     assert trouble.done >= 1
     assert result.more["ahead"]["broken"] >= 1
+    assert result.more["ahead"]["exchanged"] >= 1
     assert result.parameters_sha256 == alone_for_long
     assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 25
 

@@ -44,6 +44,7 @@ class Exchanged(Ahead):
         self._attempts = Attempts()
         self._again: list[Batch] = []  # of a block that is broken
         self.broken = 0
+        self.exchanged = 0  #: blocks that more than one slave computed
 
     def _launch(self, source: BatchSource) -> None:
         """Have a group compute a block, if there is one."""
@@ -143,6 +144,7 @@ class Exchanged(Ahead):
         }
         self._rounds.extend(rounds_of(block, self._reporting, owners))
         self.blocks += 1
+        self.exchanged += members > 1
 
     def _repeat(self, source: BatchSource) -> None:
         """Give a broken block's minibatches to the group that is there now."""

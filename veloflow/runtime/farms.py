@@ -274,6 +274,7 @@ class SyncFarm(PieceFarm):
             found["ahead"] = {"blocks": self._ahead.blocks, "abandoned": self._ahead.abandoned}
             if isinstance(self._ahead, Exchanged):
                 found["ahead"]["broken"] = self._ahead.broken
+                found["ahead"]["exchanged"] = self._ahead.exchanged
         return found
 
     def _count(self, batch: Batch) -> None:
