@@ -43,6 +43,11 @@ class Clocks:
         self._busy.clear()
         self._next.clear()
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether anybody may be held back."""
+        return self._bound is not None
+
     def may_begin(self, slave: str) -> bool:
         """Whether a slave may be given another piece."""
         if self._bound is None:

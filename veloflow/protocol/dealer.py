@@ -59,6 +59,13 @@ class Dealer:
         if was_first and slave.owed:
             self._begin(slave, now)
         self._crowd.place(slave)
+        # what has its answer is never late: who waits for the next time needs not wake up for it
+        while self._due and not self._is_begun(*self._due[0]):
+            heapq.heappop(self._due)
+
+    def _is_begun(self, due: float, lease: LeaseId, id_: str) -> bool:
+        """Whether a slave computes this lease: it is the first that it owes."""
+        return next(iter(self._crowd.by_id[id_].owed), None) == lease
 
     def _begin(self, slave: Slave, now: float) -> None:
         slave.started = now
@@ -102,10 +109,8 @@ class Dealer:
     def pass_time(self, now: float) -> None:
         """Find out what is late."""
         while self._due and now >= max(self._due[0][0], self._quiet_until):
-            _, lease, id_ = heapq.heappop(self._due)
-            slave = self._crowd.by_id[id_]
-            # late only if it is still the first that its slave owes, and nobody else has it
-            if next(iter(slave.owed), None) == lease and self._is_only(lease):
+            due, lease, id_ = heapq.heappop(self._due)
+            if self._is_begun(due, lease, id_) and self._is_only(lease):
                 self._late[lease.number] = None
 
     def _is_only(self, lease: LeaseId) -> bool:
@@ -119,9 +124,10 @@ class Dealer:
 
     def deal(self, now: float) -> tuple[Slave, LeaseId] | None:
         """Give one piece to one slave; None when there is nothing to give, or nobody to take it."""
-        slave, lease = self._deal_waiting() or self._deal_again() or (None, None)
-        if slave is None or lease is None:
+        dealt = self._deal_waiting() or self._deal_again()
+        if dealt is None:
             return None
+        slave, lease = dealt
         piece = self._ledger[lease.id.number].piece
         slave.owed[lease.id] = (piece.kind, piece.count)
         if len(slave.owed) == 1:
@@ -131,7 +137,10 @@ class Dealer:
 
     def _free(self) -> Iterator[Slave]:
         """Yield those that may get a piece that waits, the least loaded first."""
-        return (one for one in self._crowd.free() if self._clocks.may_begin(one.id))
+        free = self._crowd.free()
+        if not self._clocks.is_bounded:
+            return free
+        return (one for one in free if self._clocks.may_begin(one.id))
 
     def _deal_waiting(self) -> tuple[Slave, Lease] | None:
         for number in self._ledger.queue:  # more than the first only past barred pieces
@@ -156,9 +165,9 @@ class Dealer:
 
     def _deal_again(self) -> tuple[Slave, Lease] | None:
         """Let an idle slave take on what is late, then what another has not begun."""
-        idle = next(self._crowd.free(0), None)
-        if idle is None:
+        if not self._crowd.idle:
             return None
+        idle = next(self._crowd.free(0))
         for number in self._late:  # more than the first only past barred pieces
             slave = next((one for one in self._crowd.free(0) if self._may(number, one)), None)
             if slave is not None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from msgspec import Struct
+
 from veloflow.protocol.messages import LeaseId, Piece
 
 __all__ = ["Entry", "Lease", "Ledger", "Verdict"]
@@ -24,8 +26,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"  #: no such lease was ever given to that slave
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Struct, frozen=True):
     """A piece given to a slave."""
 
     id: LeaseId
@@ -142,12 +143,12 @@ class Ledger:
         if entry.holders.get(id_.attempt) != slave:
             self.unknown += 1
             return Verdict.UNKNOWN, []
-        if entry.is_done or not any(one.id == id_ for one in entry.leases):
+        void = [one for one in entry.leases if one.id != id_]
+        if len(void) == len(entry.leases):  # one that is done has none
             self.late += 1
             return Verdict.LATE, []
         entry.is_done = True
         self.accepted += 1
-        void = [one for one in entry.leases if one.id != id_]
         for lease in entry.leases:
             self._release(lease)
         entry.leases.clear()

@@ -296,7 +296,7 @@ class Master:
         slave.jobs += 1
         slave.seconds += update.seconds
         slave.progressed = now
-        self._answered(slave, update.lease, now)
+        self._dealer.answered(slave, update.lease, now)
         self._deaths.answered()
         self._lies.answered()
         number = update.lease.number

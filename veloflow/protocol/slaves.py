@@ -138,15 +138,15 @@ class Crowd:
 
     def place(self, slave: Slave) -> None:
         """Put a slave where it belongs by state and load; call it after each change of them."""
-        load = slave.load
+        load, is_well = slave.load, slave.state is State.WELL
         self._displace(slave.id)
-        self._count(slave.id, slave.capacity if slave.state is State.WELL else 0)
-        if slave.state is State.WELL and load < slave.capacity:
+        self._count(slave.id, slave.capacity if is_well else 0)
+        if is_well and load < slave.capacity:
             while len(self._free) <= load:
                 self._free.append({})
             self._free[load][slave.id] = None
             self._placed[slave.id] = load
-        if slave.state is State.WELL and load >= 2:
+        if is_well and load >= 2:
             self.stacked[slave.id] = None
         else:
             self.stacked.pop(slave.id, None)
@@ -157,7 +157,11 @@ class Crowd:
             del self._free[load][id_]
 
     def _count(self, id_: str, capacity: int) -> None:
-        self.capacity += capacity - self._capacities.pop(id_, 0)
+        former = self._capacities.get(id_, 0)
+        if capacity == former:
+            return
+        self.capacity += capacity - former
+        self._capacities.pop(id_, None)
         if capacity:
             self._capacities[id_] = capacity
 

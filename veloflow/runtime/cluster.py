@@ -7,10 +7,11 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from msgspec.structs import replace
 
 from veloflow.errors import (
     ClusterError,
@@ -332,6 +333,8 @@ class Cluster(TeamCrew):
 
     def _hand_out(self, client: bytes, lease: LeaseId) -> None:
         """Have a slave send what another has left out, along with what it finds itself."""
+        if not self._left_out.orphans:
+            return
         expected = max(self._settings.slaves, self._machine.crowd.well)
         residual = self._left_out.take(client, lease, expected)
         if residual is None:
@@ -491,7 +494,8 @@ class Cluster(TeamCrew):
             self._bury(sentinel)
         self._locals.start_due(now)
         self._locals.end_sleepers(now, self._links)
-        if self._machine.deadline is not None and now >= self._machine.deadline:
+        due = self._machine.deadline
+        if due is not None and now >= due:
             waiting = self._listener.receive()
             while waiting is not None and not self._ready:
                 self._hear(*waiting)
@@ -606,7 +610,8 @@ class Cluster(TeamCrew):
                     gradients = self._found.read(slot, update.frames, frames)
             except WireError as error:
                 return Rejected(client, update.lease, str(error), True)
-        fault = self._form.fault_of(piece.kind, updates, gradients, work.steps)
+        steps = work.steps if self._found.is_local else 1
+        fault = self._form.fault_of(piece.kind, updates, gradients, steps)
         if fault:
             return Rejected(client, update.lease, fault, True)
         if not self._is_sound(client, update.lease, updates, gradients):
@@ -687,7 +692,7 @@ class Cluster(TeamCrew):
                 (self._settings.scale or self._locals.scale)(action.count)
             else:
                 self._give_up(action)
-        for client in dict.fromkeys(gone):
+        for client in dict.fromkeys(gone) if gone else ():
             self._arriving.drop(client)
             self._handle(Lost(client, "its connection is closed"))
 
@@ -741,7 +746,8 @@ class Cluster(TeamCrew):
     def _timed(self, done: Done, apply: Apply) -> Done:
         """Say who has computed a piece, and what it cost on the wire if that is known."""
         sent, moved = self._sent.pop(apply.update.lease, (None, 0))
-        self._sent = {one: when for one, when in self._sent.items() if one.number in self._work}
+        if self._sent:
+            self._sent = {one: at for one, at in self._sent.items() if one.number in self._work}
         if done.gradients is not None and apply.client != STAND_IN:
             moved += self._found.nbytes(apply.update.frames, done.gradients)
         wire = None if sent is None else max(0.0, time.monotonic() - sent - done.seconds)

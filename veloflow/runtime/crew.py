@@ -6,28 +6,26 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from veloflow.core import Payload
 from veloflow.errors import OptionError
+from veloflow.protocol.messages import Piece
 from veloflow.runtime.job_form import JobForm, Workers
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from veloflow.core import Payload
-    from veloflow.protocol.messages import Piece
     from veloflow.runtime.worker import Jobs, Worker
     from veloflow.sharing.policies import Policy
 
 __all__ = ["Crew", "Done", "OwnCrew"]
 
 
-@dataclass(frozen=True, eq=False)
-class Done:
+class Done(Struct, frozen=True, eq=False):
     """A piece that was computed and accepted, once.
 
     Attributes:

@@ -152,5 +152,7 @@ class Arriving:
 
     def drop(self, client: bytes, lease: LeaseId | None = None) -> None:
         """Forget what came for a lease, or for all leases of a client."""
+        if not self._here:
+            return
         for key in [one for one in self._here if one[0] == client and lease in (None, one[1])]:
             self._free.append(self._here.pop(key)[0])

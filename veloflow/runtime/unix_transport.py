@@ -51,6 +51,7 @@ class _Stream:
         self.socket = connected
         self.client = b""  #: who is at the other end, when it has said so
         self.is_open = True
+        self.is_full = False  #: whether somebody waits until there is room for what is unsent
         self.unsent: deque[memoryview] = deque()
         self._rest = bytearray()  # the start of a message
 
@@ -265,9 +266,10 @@ class UnixListener:
         if not stream.is_open:
             self._drop(stream)
             return False
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if stream.unsent else 0)
-        key = self._selector.get_key(stream.socket)
-        if key.events != events:
+        if stream.is_full != bool(stream.unsent):
+            stream.is_full = not stream.is_full
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if stream.is_full else 0)
+            key = self._selector.get_key(stream.socket)
             self._selector.modify(stream.socket, events, key.data)
         return True
 
