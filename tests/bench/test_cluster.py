@@ -126,6 +126,7 @@ print("rate", 2000 / (time.perf_counter() - began))
 
 
 def test_empty_jobs_beside_dask_and_ray(tmp_path, capsys):
+    """dask/distributed#2327: ten times slower than processes for small tasks."""
     (tmp_path / "empty.py").write_text(EMPTY)
     rates = {"veloflow": []}
     for _ in range(3):

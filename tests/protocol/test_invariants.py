@@ -40,6 +40,14 @@ def _bar_what_is_done(master):
     master._dealer.bar(77, "s1")
 
 
+def _wish_what_is_done(master):
+    master._dealer.wishes[78] = "s1"
+
+
+def _share_what_is_done(master):
+    master._dealer.shared.add(79)
+
+
 def _watch_nobody(master):
     master._watch._plan.clear()
 
@@ -70,7 +78,9 @@ def _be_late_and_wait(master):
         (_forget_debts, "s1 does not owe"),
         (_forget_when_late, "nobody sees when"),
         (_let_one_wait, r"piece 4 waits, and so do \['s1', 's2'\]"),
-        (_bar_what_is_done, "piece 77 is barred and done"),
+        (_bar_what_is_done, "piece 77 is done and not forgotten"),
+        (_wish_what_is_done, "piece 78 is done and not forgotten"),
+        (_share_what_is_done, "piece 79 is done and not forgotten"),
         (_watch_nobody, "nobody watches"),
         (_lose_a_place, "misplaced"),
         (_place_a_ghost, "somebody who is gone may get work"),

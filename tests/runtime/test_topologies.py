@@ -65,6 +65,7 @@ def test_the_same_bits_as_a_star(alone, topology):
     ],
 )
 def test_the_same_bits_when_processes_are_killed_or_stopped(alone_for_long, topology, word, number):
+    """dmlc/ps-lite#68, #148; bytedance/byteps#437: where a server is killed, all hang."""
     trouble = Trouble(word, number, 0.3, 2)
     trouble.start()
     result = run(epochs=25, slaves=3, patience=0.5, topology=topology, watch=trouble.watch)

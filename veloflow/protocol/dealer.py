@@ -210,8 +210,8 @@ class Dealer:
         for number in self._late:
             assert not self._ledger[number].is_waiting, f"piece {number} is late and waits"
             assert len(self._ledger[number].leases) == 1, f"piece {number} is late with two"
-        for number in self._barred:
-            assert number in self._ledger, f"piece {number} is barred and done"
+        for number in (*self._barred, *self.wishes, *self.shared):
+            assert number in self._ledger, f"piece {number} is done and not forgotten"
 
     def validate_dealt(self) -> None:
         """Check that no piece waits which somebody could take.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import threading
 import time
@@ -144,12 +143,9 @@ class Shell:
             elif isinstance(message, Residual):
                 computing.inherit(message, list(arrays))
             self._hear(message, computing)
-        while self._exit is None:
-            try:
-                message = self._heart.heard.get_nowait()
-            except queue.Empty:
-                return
-            self._hear(message, computing)
+        heard = self._heart.heard
+        while self._exit is None and not heard.empty():  # nobody else takes from it
+            self._hear(heard.get_nowait(), computing)
 
     def _receive(self) -> list[Frame] | None:
         """Return what has arrived next; first of that which was looked into already."""
