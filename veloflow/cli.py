@@ -287,6 +287,8 @@ def slave(
               help="Modes, with spaces between; may be given again.  [default: all]")  # fmt: skip
 @click.option("--codec", multiple=True, metavar="CODECS",
               help="Codecs, with spaces between.  [default: plain]")  # fmt: skip
+@click.option("--topology", multiple=True, metavar="WORDS",
+              help="Topologies for sync, with spaces between.  [default: star]")  # fmt: skip
 @click.option("--slaves", type=click.IntRange(min=1), default=2, show_default=True, metavar="N",
               help="Local slave processes.")  # fmt: skip
 @click.option("--simulate", metavar="SLAVES",
@@ -304,6 +306,7 @@ def compare(
     assignments: tuple[str, ...],
     sharing: tuple[str, ...],
     codec: tuple[str, ...],
+    topology: tuple[str, ...],
     simulate: str | None,
     output: Path | None,
     *,
@@ -316,6 +319,7 @@ def compare(
     Examples:
       veloflow compare digits_mlp epochs=5 --slaves 2
       veloflow compare digits_mlp --sharing "sync ssp:3 elastic:0.9,10" --codec "plain onebit"
+      veloflow compare mnist_mlp --sharing sync --topology "star servers:2 ring" --slaves 4
       veloflow compare digits_mlp --simulate 8,bandwidth=1.25e7 --seeds 3 -o modes.svg
     """
     from rich.console import Console
@@ -334,6 +338,7 @@ def compare(
         workflow,
         sharing=ALL_MODES if modes in ([], ["all"]) else modes,
         codecs=[one for text in codec for one in text.split()] or ["plain"],
+        topologies=[one for text in topology for one in text.split()] or ["star"],
         cluster=parse_cluster(simulate) if simulate else None,
         options=parse_assignments(assignments),
         say=lambda text: click.echo(text, err=True),

@@ -3,8 +3,9 @@
 Real arithmetic, simulated slaves and a simulated network with virtual time, so no machine is in the
 figures: {perceptron, convolutional net} x {1, 2, 4, 8 slaves} x {1, 10 Gbit/s} x {all alike, pieces
 that are late for once, one slow for good}. The time is that of training; auto's has its measuring
-and its trials in it. A mode is stopped when it is far behind the best, so all that is known of it
-then is that it is slower.
+and its trials in it. Means of three seeds: where an error bumps decides about 10 % of a single run.
+A mode is stopped when it takes twice as long as the best, so all that is known of it then is that
+it is slower.
 
     VELOFLOW_GRID=rows.jsonl pytest -m bench tests/bench/test_auto.py -s
 
@@ -18,6 +19,8 @@ import itertools
 import json
 import math
 import os
+import statistics
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,14 +50,14 @@ def build(wf: Workflow, *, data: Path, epochs: int = 3, minibatch: int = 20, rat
 #: seconds that a sample takes (measured here, one thread), and the error to reach, per cent
 NETS = {"mlp": (1e-5, 15.0), "conv": (1e-4, 15.0)}
 #: seconds a message, bytes a second
-WIRES = {1: (5e-4, 1.25e8), 10: (5e-5, 1.25e9)}
+WIRES = {1: (5e-4, 1.25e8), 3: (2e-4, 3.75e8), 10: (5e-5, 1.25e9)}
 PROFILES = {
     "alike": {},
     "late": {"transient": 0.05, "factor": 10.0},
     "slow": {"slow": 1, "factor": 4.0},
 }
 EPOCHS = 24
-GRID = list(itertools.product(NETS, (4, 8, 2, 1), WIRES, PROFILES))
+GRID = list(itertools.product(NETS, (4, 8, 2, 1), (1, 10), PROFILES))
 
 
 def modes(slaves):
@@ -104,40 +107,69 @@ def seconds_to(net, slaves, wire, profile, mode, folder, *, limit=math.inf, seed
     return before + (after - before) * part, took
 
 
-def row_of(cell, folder, times):
-    """Return the times of auto and of all fixed modes in one setting, some of which are known."""
-    auto, took = seconds_to(*cell, "auto", folder)
-    best = min([auto, *times.values()])
+def row_of(cell, seed, folder, row):
+    """Return the times of auto and all fixed modes in one setting; those in ``row`` are known."""
+    times = dict(row.get("times", {}))
     for mode in [one for one in modes(cell[1]) if one not in times]:
-        times[mode] = seconds_to(*cell, mode, folder, limit=1.3 * best)[0]
-        best = min(best, times[mode])
-    return {"cell": list(cell), "auto": auto, "took": took, "times": times}
+        best = min(times.values(), default=math.inf)
+        times[mode] = seconds_to(*cell, mode, folder, limit=2 * best, seed=seed)[0]
+    auto, took = row.get("auto"), row.get("took")
+    if auto is None:
+        auto, took = seconds_to(*cell, "auto", folder, seed=seed)
+    return {"cell": list(cell), "seed": seed, "auto": auto, "took": took, "times": times}
 
 
-@pytest.mark.parametrize("share", [0.9])
-def test_auto_is_about_as_quick_as_the_best_fixed_mode(share, tmp_path):
-    write_small_mnist(tmp_path)
-    (tmp_path / "small_conv.py").write_text(CONV)
-    kept = Path(os.environ.get("VELOFLOW_GRID", tmp_path / "rows.jsonl"))
+def measured(cells, seeds, folder):
+    """Yield each setting with its rows of all seeds; go on with the rows that are kept."""
+    write_small_mnist(folder)
+    (folder / "small_conv.py").write_text(CONV)
+    kept = Path(os.environ.get("VELOFLOW_GRID", folder / "rows.jsonl"))
     lines = kept.read_text().splitlines() if kept.exists() else []
-    rows = {tuple(one["cell"]): one for one in map(json.loads, lines)}
-    again = "VELOFLOW_GRID_AUTO" in os.environ  # auto was changed, and the others were not
-    wanted = os.environ.get("VELOFLOW_GRID_NETS", " ".join(NETS)).split()
-    good = 0
-    cells = [cell for cell in GRID if cell[0] in wanted]
+    rows = {(tuple(one["cell"]), one["seed"]): one for one in map(json.loads, lines)}
     for cell in cells:
-        if cell not in rows or again:
-            rows[cell] = row_of(cell, tmp_path, rows[cell]["times"] if cell in rows else {})
-            with kept.open("a") as file:
-                file.write(json.dumps(rows[cell]) + "\n")
-        auto, times = rows[cell]["auto"], rows[cell]["times"]
-        best = min(times, key=times.get)
-        good += auto <= 1.1 * times[best]
-        took = ", ".join(rows[cell]["took"])
+        found = []
+        for seed in seeds:
+            row = rows.get((cell, seed), {})
+            if not row or row["auto"] is None:
+                row = row_of(cell, seed, folder, row)
+                with kept.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            found.append(row)
+        yield cell, found
+
+
+def count_good(cells, seeds, folder):
+    """Print a line for each setting; return in how many auto is within 10 % of the best choice.
+
+    That is the fixed choice whose mean over the seeds is the least; the best one of each seed would
+    be another one each time, by luck that nobody can choose.
+    """
+    good = 0
+    for cell, rows in measured(cells, seeds, folder):
+        means = {
+            mode: statistics.fmean(row["times"].get(mode, math.inf) for row in rows)
+            for mode in modes(cell[1])
+        }
+        best = min(means, key=means.get)
+        auto = statistics.fmean(row["auto"] for row in rows)
+        good += auto <= 1.1 * means[best]
+        took = Counter(name for row in rows for name in row["took"])
         print(
             f"\n{cell[0]:4s} {cell[1]} slaves {cell[2]:2d} Gbit/s {cell[3]:5s} auto {auto:6.3f} s "
-            f"({took}), best fixed {times[best]:6.3f} s ({best}): {auto / times[best]:.2f}",
+            f"({', '.join(took)}), best fixed {means[best]:6.3f} s ({best}): "
+            f"{auto / means[best]:.2f}",
             end="",
         )
-    print(f"\n{good} of {len(cells)} within 10 %")
-    assert good >= share * len(cells)
+    print(f"\n{good} of {len(cells)} within 10 %, means of {len(seeds)} seeds")
+    return good
+
+
+def test_auto_is_about_as_quick_as_the_best_fixed_mode(tmp_path):
+    wanted = os.environ.get("VELOFLOW_GRID_NETS", " ".join(NETS)).split()
+    cells = [cell for cell in GRID if cell[0] in wanted]
+    assert count_good(cells, range(3), tmp_path) >= 0.9 * len(cells)
+
+
+def test_it_is_in_settings_that_no_constant_was_fitted_to(tmp_path):
+    cells = list(itertools.product(NETS, (3, 6), (3,), PROFILES))
+    assert count_good(cells, range(3, 6), tmp_path) >= 0.9 * len(cells)

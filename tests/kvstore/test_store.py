@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -219,3 +220,83 @@ def test_the_command_saves_what_workers_have_pushed(tmp_path):
         assert process.wait(60) == 0
     assert "1 pushes applied" in said
     assert load_file(saved)["w"].tolist() == [0, 1, 2]
+
+
+def test_a_unit_of_a_definition_holds_a_store_of_its_own():
+    script = ROOT / "docs" / "examples" / "digits_in_store.py"
+    result = veloflow.run(script, device="numpy", epochs=2, hidden=10)
+    alone = veloflow.run("digits_mlp", device="numpy", epochs=2, hidden=10, rate=0.2)
+    assert result.parameters_sha256 == alone.parameters_sha256  # what it pushes is what it pulls
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_runs_of_a_definition_meet_in_a_store(served):
+    """Two processes that train in orders of their own; their last step is a meeting."""
+    server = served("tcp://127.0.0.1:0", workers=2, mean=True)
+    script = ROOT / "docs" / "examples" / "digits_in_store.py"
+    command = [sys.executable, "-P", "-m", "veloflow", "run", str(script), "--device", "numpy"]
+    command += ["--json", f"store={server.address}", "every=8"]  # 5 epochs: 120 = 8 * 15 steps
+    runs = [
+        subprocess.Popen([*command, "--seed", seed], stdout=subprocess.PIPE, text=True)
+        for seed in "12"
+    ]
+    ends = [json.loads(one.communicate(timeout=120)[0].splitlines()[-1]) for one in runs]
+    assert [one.returncode for one in runs] == [0, 0]
+    assert len({one["parameters_sha256"] for one in ends}) == 1
+    for one in ends:
+        assert one["epochs"][-1]["validation"]["error_percent"] < 20
+    assert server.counts()["applied"] == 2 * 15
+
+
+PUSHING = """
+import numpy as np
+import veloflow
+from veloflow import Workflow
+from veloflow.core import Input, Unit
+from veloflow.units import DigitsLoader, softmax, standard_workflow
+
+
+class Counter(Unit):
+    minibatch_size = Input[int]()
+
+    def __init__(self, wf, store):
+        super().__init__(wf)
+        self._address, self._store = store, None
+
+    def run(self):
+        if self._store is None:
+            self._store = veloflow.KeyValueStore(self._address)
+            self._store.init("seen", np.zeros(1))
+        self._store.push("seen", np.ones(1))
+
+    def run_as_master(self):
+        pass  # slaves count
+
+    def run_as_slave(self):
+        self.run()
+
+    def close(self):
+        if self._store is not None:
+            self._store.close()
+
+
+def build(wf: Workflow, *, store: str = "") -> None:
+    units = standard_workflow(wf, loader=DigitsLoader(wf, minibatch_size=60),
+                              layers=[softmax(10)], learning_rate=0.1, max_epochs=1)
+    Counter(wf, store).insert_after(units.forwards[-1]).link_data(units.loader, "minibatch_size")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_units_on_slaves_push_from_where_they_compute(served, tmp_path):
+    server = served("tcp://127.0.0.1:0", workers=2, mode="async", updater="add")
+    (tmp_path / "pushing.py").write_text(PUSHING)
+    result = veloflow.run(
+        tmp_path / "pushing.py", device="numpy", slaves=2, store=server.address,
+        sharing="sync:shards=2",
+    )  # fmt: skip
+    with veloflow.KeyValueStore(server.address, observe=True) as store:
+        seen = store.pull("seen")[0]
+    assert seen >= result.more["jobs"]["accepted"] == 2 * (6 + 24 + 6)  # a late job is done twice

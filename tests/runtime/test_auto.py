@@ -8,6 +8,7 @@ import veloflow
 from tests.runtime import slaves
 from veloflow.core import Message, SharingStatus
 from veloflow.runtime import auto_farm
+from veloflow.runtime.handover import Handover
 from veloflow.runtime.simulated_crew import VirtualCluster
 from veloflow.sharing.auto_model import Choice, Prediction
 from veloflow.sharing.policies import Auto
@@ -34,15 +35,25 @@ def learned(result, epochs=4):
 
 
 def taking(monkeypatch, text):
-    """Let the model choose these modes, one after another, with spaces between."""
+    """Let the model choose these modes, one after another, with spaces between.
+
+    A codec stands after a plus: "sync+onebit".
+    """
     modes = text.split()
-    left = list(modes)
+    taken = []
 
     def choose(measured, **more):
-        taken = Prediction(left.pop(0) if left else modes[-1], "plain", 1.0, 1.0, 0.0)
-        return Choice(taken, f"auto takes {taken.sharing}", (taken,))
+        mode, _, codec = modes[min(len(taken), len(modes) - 1)].partition("+")
+        one = Prediction(mode, codec or "plain", 1.0, 1.0, 0.0)
+        return Choice(one, f"auto takes {one.sharing}", (one,))
 
+    def take(self, choice, left=None):
+        taken.append(choice)
+        return inner(self, choice, left)
+
+    inner = auto_farm.AutoFarm._take
     monkeypatch.setattr(auto_farm, "choose", choose)
+    monkeypatch.setattr(auto_farm.AutoFarm, "_take", take)
 
 
 def test_it_says_what_it_takes_and_why():
@@ -103,6 +114,43 @@ def test_a_resumed_run_goes_on_with_what_was_taken(tmp_path, monkeypatch):
     result = run(epochs=4, checkpoint=tmp_path, resume=True)
     assert learned(result)
     assert result.more["auto"]["sharing"] == mode
+
+
+def test_where_sync_is_far_too_slow_not_even_a_step_of_it_is_taken():
+    cluster = VirtualCluster(4, latency=2e-2, bandwidth=1e6)
+    result = run(cluster=cluster)
+    assert learned(result)
+    first = result.more["auto"]["choices"][0]
+    assert first["minibatch"] == 0
+    assert first["sharing"].startswith(("average", "elastic"))
+
+
+@pytest.mark.parametrize(("rate", "is_stale"), [(0.003, True), (0.4, False)])
+def test_stale_gradients_are_tried_where_two_steps_say_that_they_are_stable(rate, is_stale):
+    """The rate alone makes the difference; the digits' perceptron diverges at the larger one."""
+    cluster = VirtualCluster(4, sample=1e-3, latency=1e-3, transient=0.05)
+    found = run(cluster=cluster, rate=rate).more["auto"]["choices"][0]
+    assert found["minibatch"] >= 1
+    assert found["sharing"].startswith(("async", "ssp", "groups")) == is_stale
+    if is_stale:
+        assert "of the way to where one stale step diverges" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        "sync+onebit groups:1+int8",  # from residual to residual
+        "sync+onebit groups:1",  # the master adds it to the next gradient
+        "average:4,parts=1+int8 average:3,parts=1+topk:0.1",
+        "average:4,parts=1+topk:0.02 sync",  # the master adds it to the parameters
+    ],
+)
+def test_what_codecs_have_left_out_is_handed_over_at_a_change(monkeypatch, modes):
+    taking(monkeypatch, modes)
+    result = run()
+    assert learned(result)
+    monkeypatch.setattr(Handover, "pass_on", lambda *args, **more: None)  # the control
+    assert run().parameters_sha256 != result.parameters_sha256
 
 
 def in_threads(count, **options):

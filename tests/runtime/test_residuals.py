@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import veloflow
+from tests.runtime.test_auto import taking
 from tests.runtime.test_cluster import until_here
 from veloflow.core import Message
 from veloflow.errors import CheckpointError
@@ -118,6 +119,50 @@ class TestSlaves:
         assert len(saved(tmp_path)) == 2
         run(epochs=40, resume=True, watch=until_here(2), **options)
         assert len(saved(tmp_path)) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+class TestModesThatChange:
+    """As --sharing auto does it: residuals of the present form are in checkpoints."""
+
+    #: what auto takes; with one slave each of these has bits of its own
+    MODES = ("sync:shards=1+topk:0.02", "average:4,parts=1+topk:0.02", "groups:1,shards=2+onebit")
+
+    @pytest.fixture(params=MODES)
+    def taken(self, request, monkeypatch):
+        """Let auto take one of these after the first steps."""
+        taking(monkeypatch, request.param)
+        return request.param
+
+    @pytest.mark.parametrize("memory", ["shared", "hidden"])
+    def test_a_resumed_run_has_the_bits_of_one_that_went_on(
+        self, tmp_path, monkeypatch, taken, memory
+    ):
+        if memory == "hidden":
+            monkeypatch.setenv("VELOFLOW_NO_SHARED_MEMORY", "1")
+        options = {"sharing": "auto", "codec": None, "slaves": 1}
+        whole = run(epochs=2, **options)
+        run(epochs=1, checkpoint=tmp_path, **options)
+        assert len(saved(tmp_path)) == 1
+        assert saved(tmp_path)[0].any()
+        more = run(epochs=2, checkpoint=tmp_path, resume=True, **options)
+        assert more.parameters_sha256 == whole.parameters_sha256
+
+    def test_who_is_killed_leaves_it_in_shared_memory(self, taken):
+        options = {"sharing": "auto", "codec": None, "slaves": 1, "epochs": 2}
+        whole = run(**options)
+        result = run(faults="kill=slave1@job31", patience=0.5, **options)
+        assert result.more["jobs"]["lost"] == 1
+        assert result.parameters_sha256 == whole.parameters_sha256
+
+    def test_a_codec_that_the_user_names_goes_on_in_another_form(self, tmp_path, monkeypatch):
+        """The residual of gradients is of another size than that of stretches with momentum."""
+        taking(monkeypatch, "average:4+onebit")
+        options = {"sharing": "auto", "slaves": 2}
+        run(epochs=1, checkpoint=tmp_path, **options)
+        result = run(epochs=2, checkpoint=tmp_path, resume=True, **options)
+        assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 2
 
 
 class TestOrphans:

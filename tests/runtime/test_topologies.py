@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 
 import veloflow
 from tests.runtime.slaves import Trouble, children
+from veloflow.core import EpochDone, Message
 from veloflow.errors import OptionError
 from veloflow.runtime.keys import add_slave, make_keys
 
@@ -75,6 +77,81 @@ def test_the_same_bits_when_processes_are_killed_or_stopped(alone_for_long, topo
     assert result.more["ahead"]["broken"] >= 1
     assert result.more["ahead"]["exchanged"] >= 1
     assert result.parameters_sha256 == alone_for_long
+    assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 25
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [
+        "ring",
+        pytest.param("tree", marks=pytest.mark.stress),
+        pytest.param("servers:2", marks=pytest.mark.stress),
+    ],
+)
+def test_a_killed_master_is_resumed_with_the_same_bits(topology, tmp_path):
+    """The next master takes the slaves back, with its own servers and secrets of its own."""
+    expected = run(epochs=100).parameters_sha256
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{one.getsockname()[1]}"
+    command = [*VELOFLOW, "run", "digits_mlp", "epochs=100", "hidden=20", "--device", "numpy",
+               "--sharing", "sync:shards=5", "--topology", topology, "--listen", address,
+               "--checkpoint-every", "0.2", "--checkpoint", str(tmp_path / "c"),
+               "--result", str(tmp_path / "r.json")]  # fmt: skip
+    slaves = [subprocess.Popen([*VELOFLOW, "slave", address, "-d", "numpy", "-q"]) for _ in "abc"]
+    master = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    for line in master.stdout:
+        if '"epoch": 10' in line:
+            master.kill()
+            break
+    master.wait()
+    master.stdout.close()
+    assert (tmp_path / "c" / "last.safetensors").exists()
+    again = subprocess.run([*command, "--resume", "-q"], timeout=120)
+    assert again.returncode == 0
+    assert [one.wait(20) for one in slaves] == [0, 0, 0]
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["parameters_sha256"] == expected
+    assert len(result["slaves"]) == 3
+    assert result["ahead"]["blocks"] >= 3
+    moved = [one["sent"] for one in result["slaves"]]
+    assert sum(one > 0 for one in moved) >= 2  # those who were taken back exchange with each other
+
+
+@pytest.mark.parametrize(
+    "topology",
+    [
+        "ring",
+        "servers:2",
+        pytest.param("tree", marks=pytest.mark.stress),
+    ],
+)
+def test_a_slave_that_joins_in_mid_run_takes_part(alone_for_long, topology):
+    """It has the state of the next block sent; the group is another one from then on."""
+    late = []
+
+    def watch(session):
+        def bring(event):
+            if not late:
+                late.append(subprocess.Popen([*VELOFLOW, "slave", address, "-d", "numpy", "-q"]))
+            if late and len(joined) < 3:
+                time.sleep(0.5)  # it takes a while to start
+
+        joined = []
+        session.events.subscribe(
+            Message, lambda one: " joined: " in one.text and joined.append(one.text)
+        )
+        session.events.subscribe(EpochDone, bring)
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{one.getsockname()[1]}"
+    result = run(epochs=25, slaves=2, topology=topology, listen=[address], watch=watch)
+    assert late[0].wait(20) == 0
+    assert result.parameters_sha256 == alone_for_long
+    moved = [one["sent"] for one in result.more["slaves"]]
+    assert len(moved) == 3
+    assert min(moved) > 0
     assert [one["train"]["samples"] for one in result.epochs[1:]] == [1437] * 25
 
 

@@ -140,6 +140,20 @@ def test_codecs_are_taken_only_where_they_pay():
     assert choose(SLOW_WIRE, codec="topk:0.01").taken.codec == "topk:0.01"
 
 
+def test_near_the_edge_stale_modes_are_worth_nothing_and_averaging_more():
+    def worth(edge, mode):
+        found = predict(replace(SLOW_WIRE, edge=edge))
+        return next(one.worth for one in found if one.sharing == mode)
+
+    for mode in ("async", "groups:g=2"):
+        assert worth(0.02, mode) > 0.9
+        assert worth(0.5, mode) < 0.01
+    assert worth(0.02, "async:damping=1") > 10 * worth(0.5, "async:damping=1")
+    for mode in ("average:every=10", "elastic:every=10"):
+        assert worth(0.02, mode) < worth(0.08, mode) < worth(0.5, mode)
+    assert worth(None, "average:every=10") == worth(0.08, "average:every=10")
+
+
 def test_what_is_barred_is_not_taken():
     barred: frozenset[str] = frozenset()
     for _ in range(4):

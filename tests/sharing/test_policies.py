@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,9 @@ from veloflow.sharing.policies import (
     known_policies,
 )
 from veloflow.testing import check_policy
+
+#: how many runs with losses the stress environment makes of each mode
+MANY = max(20, int(os.environ.get("VELOFLOW_SIMULATIONS", "2000")) // 100)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,18 @@ def test_mistakes_are_named(text, said):
 )  # fmt: skip
 def test_policy_conforms(text):
     check_policy(parse_sharing(text), seeds=3)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("sync", "async", "async:1", "ssp:0", "ssp:3", "groups:2", "average:3", "average:3,2"),
+        *("elastic:0.9,2", "elastic:mode=sync,every=2", "auto"),
+    ],
+)
+def test_policy_conforms_in_many_runs(text):
+    check_policy(parse_sharing(text), seeds=MANY)
 
 
 def test_all_modes_are_known():

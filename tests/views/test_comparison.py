@@ -82,6 +82,22 @@ def test_the_command_compares_simulated_slaves(tmp_path):
     assert chart.is_file()
 
 
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_the_command_compares_topologies():
+    given = ["compare", "digits_mlp", "epochs=3", "hidden=10", "--slaves", "2", "-d", "numpy",
+             "--sharing", "sync:shards=4 async", "--codec", "plain int8",
+             "--topology", "star servers:1 ring", "--json"]  # fmt: skip
+    outcome = CliRunner().invoke(main, given)
+    assert outcome.exit_code == 0, outcome.stderr
+    rows = json.loads(outcome.stdout)
+    assert [(row["sharing"], row["codec"], row["topology"]) for row in rows] == [
+        *(("sync:shards=4", "plain", way) for way in ("star", "servers:k=1", "ring")),
+        ("sync:shards=4", "int8", "star"), ("async", "plain", "star"), ("async", "int8", "star"),
+    ]  # fmt: skip
+    assert len({tuple(row["errors"]) for row in rows[:3]}) == 1  # the bits of sync
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -89,6 +105,8 @@ def test_the_command_compares_simulated_slaves(tmp_path):
         (["--codec", "x"], "no codec 'x'"),
         (["--simulate", "0"], "slaves is 0"),
         (["--simulate", "3,speed=2"], "no option 'speed'"),
+        (["--topology", "rign"], "did you mean 'ring'"),
+        (["--topology", "star ring", "--simulate", "3"], "simulated slaves are a star"),
         (["-o", "modes.gif"], "is a .svg or a .png file"),
     ],
 )

@@ -2,7 +2,8 @@
 
 A thin shell: what to take is decided in :mod:`veloflow.sharing.auto_model`, when to give it up in
 :mod:`veloflow.sharing.auto_guard`. The run begins as sync. A change is made when nothing is under
-way: after the first steps, and between epochs.
+way: after the untrained network was evaluated, if that tells enough; after the first steps; and
+between epochs.
 """
 
 from __future__ import annotations
@@ -17,13 +18,22 @@ from veloflow.core import Batch, BatchSource, EpochDone, Message, Payload, Setti
 from veloflow.errors import CheckpointError
 from veloflow.runtime.farms import PieceFarm, SyncFarm
 from veloflow.runtime.found_vector import found_vector_of
-from veloflow.runtime.inspection import TRAIN
+from veloflow.runtime.handover import Handover, Leftover
+from veloflow.runtime.inspection import TRAIN, VALIDATION
 from veloflow.runtime.job_form import JobForm
 from veloflow.runtime.local_farm import LocalFarm
+from veloflow.sharing.auto_edge import Edge
 from veloflow.sharing.auto_guard import Guard
 from veloflow.sharing.auto_measure import Measured
 from veloflow.sharing.auto_model import CODECS, Choice, choose
-from veloflow.sharing.policies import Auto, Policy, Sync, parse_sharing, sharing_text
+from veloflow.sharing.policies import (
+    Auto,
+    LocalPolicy,
+    Policy,
+    Sync,
+    parse_sharing,
+    sharing_text,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,6 +48,11 @@ __all__ = ["AutoFarm"]
 _CHANGE = 0.85
 #: so many minibatches after the start training has only just begun
 _EARLY = 20
+#: a sample of training takes so many times as long as one of validation: at least, at most, and
+#: what is reckoned with, for the way back is about twice as long as the way there
+_WAY_BACK = (1.0, 4.0, 2.0)
+#: so many steps of sync tell how near a run is to the edge, or nothing does
+_TELLING = 4
 
 
 class AutoFarm(PieceFarm):
@@ -70,6 +85,8 @@ class AutoFarm(PieceFarm):
             and {"loss", "samples"} <= unit.make_update().keys()
         ]
         self._guard = Guard()
+        self._edge = Edge()
+        self._step: tuple[NDArray[Any], NDArray[Any], float] | None = None  # that is to be taken
         self._mode: Policy = Sync()
         self._code = codec or "plain"
         crew.adopt(self._mode, self._code)  # slaves of an earlier master may have another form
@@ -77,7 +94,8 @@ class AutoFarm(PieceFarm):
         self._inner.label = "auto: measuring"
         self._is_measuring, self._is_epoch_over = True, False
         self._source = _Counted()
-        self._before: NDArray[np.floating] | None = None  # all that a trial can be undone to
+        self._before: tuple[NDArray[np.floating], Leftover] | None = None  # for a trial's undoing
+        self._handover = Handover(parameters, crew)
         self._choices: list[dict[str, Any]] = []
         self._cost = 0.0
 
@@ -105,6 +123,10 @@ class AutoFarm(PieceFarm):
 
     def take_turn(self, source: BatchSource) -> None:
         """Change the farm if it is time to; let it take the turn."""
+        if self._step is not None:
+            before, gradient, loss = self._step
+            self._edge.step(gradient, self._parameters.values.read() - before, loss)
+            self._step = None
         if self._inner.is_idle:
             self._look(source)
         self._source.begin(source)
@@ -113,10 +135,17 @@ class AutoFarm(PieceFarm):
     def collect(self) -> None:
         """Let the farm collect; see what became of the loss."""
         self._inner.collect()
+        if self._source.kind == TRAIN and not (self.has_moved or self.is_local):
+            self._handover.settle()
         if self._source.kind == TRAIN and self._reporting:
             samples = sum(getattr(unit, "samples", 0) for unit in self._reporting)
             loss = sum(float(getattr(unit, "loss", 0.0)) for unit in self._reporting)
-            self._guard.trained(loss / max(samples, 1))
+            loss /= max(samples, 1)
+            if self._is_measuring:
+                vectors = self._parameters.values, self._parameters.gradients
+                before, gradient = (np.array(one.read()) for one in vectors)
+                self._step = before, gradient, loss
+            self._guard.trained(loss)
             if self._guard.has_tripped:
                 self._inner.is_draining = True
 
@@ -132,7 +161,8 @@ class AutoFarm(PieceFarm):
         if entry.get("samples"):
             self._guard.evaluated(float(entry["loss"]))
 
-    def _measured(self, source: BatchSource) -> Measured:
+    def _measured(self, source: BatchSource, sample: float = 0.0) -> Measured:
+        """Return what is known of the run; a sample of training may take what is guessed."""
         slaves = self.crew.slaves
         latency, bandwidth = self._inner.gauge.wire()
         late, factor = self._inner.gauge.lateness()
@@ -140,7 +170,7 @@ class AutoFarm(PieceFarm):
         lengths: Sequence[int] = getattr(source, "class_lengths", ())
         size = source.max_minibatch_size
         return Measured(
-            sample=self._inner.gauge.sample(),
+            sample=sample or self._inner.gauge.sample(),
             speeds=self._inner.gauge.speeds(slaves),
             latency=latency,
             bandwidth=bandwidth,
@@ -152,11 +182,14 @@ class AutoFarm(PieceFarm):
             minibatches=-(-lengths[TRAIN] // size) if len(lengths) > TRAIN else 0,
             ratios=ratios,
             packing=packing,
+            edge=self._guard.edge(self._edge.kappa),
         )
 
     def _codecs(self) -> tuple[dict[str, float], dict[str, float]]:
         """Try the codecs on the last gradient: bytes, and seconds to pack and unpack."""
-        gradient = np.array(self._parameters.gradients.read())
+        is_there = self._source.trained > 0
+        one_vector = self._parameters.gradients if is_there else self._parameters.values
+        gradient = np.array(one_vector.read())
         ratios: dict[str, float] = {}
         packing: dict[str, float] = {}
         for name in [self._codec] if self._codec else CODECS:
@@ -176,8 +209,10 @@ class AutoFarm(PieceFarm):
     def _look(self, source: BatchSource) -> None:
         """See whether it is time to choose; nothing is under way."""
         if self._guard.has_tripped:
-            self._undo()
-            self._choose(source)
+            self._choose(source, self._undo())
+        elif self._is_measuring and not self._source.trained:
+            if self._is_epoch_over:
+                self._choose_early(source)
         elif self._is_measuring and self._inner.gauge.is_enough(self.crew.slaves):
             self._choose(source)
         elif self._is_epoch_over and not self._is_measuring:
@@ -185,17 +220,41 @@ class AutoFarm(PieceFarm):
             self._choose(source)
         self._is_epoch_over = False
 
-    def _choose(self, source: BatchSource) -> None:
-        choice = choose(
-            self._measured(source),
+    def _choice(self, measured: Measured) -> Choice:
+        may_know = self._is_measuring and self._source.trained < _TELLING
+        return choose(
+            measured,
             margin=self._policy.margin,
             codecs=self._policy.lossy,
             codec=self._codec,
-            stale=self._policy.stale,
-            worths=self._guard.worths,
+            stale=self._policy.stale and (may_know or self._edge.kappa is not None),
             barred=self._guard.barred,
         )
+
+    def _choose_early(self, source: BatchSource) -> None:
+        """Begin with stretches where steps of sync would cost too much even to measure them.
+
+        The untrained network was evaluated, so the wire is known, and what the way there takes.
+        """
+        gauge = self._inner.gauge
+        pace = gauge.sample(VALIDATION)
+        if not pace or not gauge.knows(self.crew.slaves):
+            return
+        found = [self._choice(self._measured(source, times * pace)) for times in _WAY_BACK]
+        if all(isinstance(parse_sharing(one.taken.sharing), LocalPolicy) for one in found):
+            self._take(found[-1])
+
+    def _choose(self, source: BatchSource, left: Leftover | None = None) -> None:
+        """Take what the model says.
+
+        Args:
+            source: of minibatches.
+            left: what was left out before a trial that is undone.
+        """
+        choice = self._choice(self._measured(source))
         taken = choice.taken
+        if taken.is_stale and self._edge.kappa is None:
+            return  # another step of sync tells
         present = next(
             (
                 one
@@ -207,9 +266,14 @@ class AutoFarm(PieceFarm):
         is_settled = not self._is_measuring and not self._inner.is_draining
         if is_settled and present is not None and taken.cost > _CHANGE * present.cost:
             return
+        self._take(choice, left)
+
+    def _take(self, choice: Choice, left: Leftover | None = None) -> None:
+        """Take what was chosen, and say so."""
+        taken = choice.taken
         self._is_measuring = False
         self._tell(choice)
-        self._change(parse_sharing(taken.sharing), taken.codec, is_trial=taken.is_stale)
+        self._change(parse_sharing(taken.sharing), taken.codec, left, is_trial=taken.is_stale)
 
     def _tell(self, choice: Choice) -> None:
         taken = choice.taken
@@ -225,28 +289,35 @@ class AutoFarm(PieceFarm):
             }
         )
 
-    def _change(self, mode: Policy, codec: str, *, is_trial: bool) -> None:
+    def _change(
+        self, mode: Policy, codec: str, left: Leftover | None = None, *, is_trial: bool
+    ) -> None:
         """Let another farm go on."""
         old = self._inner
         steps = old.steps if isinstance(old, LocalFarm) else self._source.trained
-        self._before = self._parameters.read_all() if is_trial else None
+        left = left or Leftover(old.is_local, self.crew.left_out())
+        self._before = (self._parameters.read_all(), left) if is_trial else None
         is_first = self._source.trained <= _EARLY
         self._guard.begin(mode.name, is_trial=is_trial, is_first=is_first)
         if (mode, codec) != (self._mode, self._code):
             self.crew.adopt(mode, codec)
+            to_local = isinstance(mode, LocalPolicy)
+            self._handover.pass_on(left, to_local=to_local, codec=codec)
         self._mode, self._code = mode, codec
         self._inner = self._make(mode)
         self._inner.follow(old, steps, self._source.trained)
         self._inner.label = f"auto: {sharing_text(mode)}" + (f", {codec}" * (codec != "plain"))
 
-    def _undo(self) -> None:
-        """Go back to the parameters from before a trial."""
+    def _undo(self) -> Leftover | None:
+        """Go back to the parameters from before a trial; return what was left out by then."""
         name = self._guard.bar()
-        text = f"auto gives {name} up: the loss rose"
+        text, left = f"auto gives {name} up: the loss rose", None
         if self._before is not None:
-            self._parameters.write_all(self._before)
+            values, left = self._before
+            self._parameters.write_all(values)
             text += "; the parameters are those from before it"
         self._events.publish(Message(text))
+        return left
 
     # -- results and checkpoints --------------------------------------------------------------
 
@@ -259,9 +330,11 @@ class AutoFarm(PieceFarm):
         """Return the mode, and what the farm of it keeps."""
         return {
             **self._inner.state(),
+            **self._handover.state(),
             "auto": [sharing_text(self._mode), self._code, self._is_measuring],
             "auto_trained": self._source.trained,
             "auto_barred": sorted(self._guard.barred),
+            "auto_edge": self._edge.kappa,
         }
 
     def restore(self, state: Mapping[str, object]) -> None:
@@ -275,12 +348,14 @@ class AutoFarm(PieceFarm):
             mode, codec, is_measuring = saved.pop("auto")
             self._source.trained = int(saved.pop("auto_trained"))
             barred = saved.pop("auto_barred")
+            self._edge = Edge(saved.pop("auto_edge", None))
         except (KeyError, ValueError, TypeError):
             raise CheckpointError("the checkpoint does not say what auto had chosen") from None
         self._guard.barred = frozenset(barred)
         self._is_measuring = bool(is_measuring)
         if not self._is_measuring:
             self._change(parse_sharing(mode), codec, is_trial=False)
+        self._handover.restore(saved)
         self._inner.restore(saved)
 
 

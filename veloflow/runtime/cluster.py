@@ -78,7 +78,7 @@ from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.history import Spoiled
 from veloflow.runtime.inspection import TRAIN, Form, are_finite, digest_of
 from veloflow.runtime.job_form import FORM, JobForm
-from veloflow.runtime.left_out import RESIDUAL, LeftOut
+from veloflow.runtime.left_out import LeftOut, name_of
 from veloflow.runtime.links import Links
 from veloflow.runtime.local_slaves import LocalSlaves
 from veloflow.runtime.memory_transport import MemoryListener
@@ -228,7 +228,7 @@ class Cluster(TeamCrew):
             seed=secrets.randbits(64),
             works=self._settings.works,
             bound=self._settings.bound,
-            inherits=self._found.has_feedback,
+            inherits=self._found.has_feedback or found_of is not None,
             bounds=self._settings.bounds,
         )
         self._machine = Master(machine)
@@ -270,6 +270,7 @@ class Cluster(TeamCrew):
         form = JobForm.of_policy(policy, codec)
         self._found = self._found_of(form)
         self._form = Form(self._templates, self._found)
+        self._left_out.adopt(self._found)
         self._job_form = form.payload()
         self._exactly = policy.is_exact and not parse_codec(codec).has_feedback
         self._bound = policy.bound
@@ -300,11 +301,11 @@ class Cluster(TeamCrew):
 
     def left_out(self) -> list[NDArray[np.floating]]:
         """Return what all slaves have left out; those that share no memory are asked."""
-        if not self._machine.settings.inherits:
+        if not self._found.has_feedback:
             return []
         crowd, left_out = self._machine.crowd, self._left_out
         well = [one.client for one in crowd if one.state is State.WELL and one.client != STAND_IN]
-        asked = [client for client in well if left_out.tells(client)]
+        asked = [client for client in well if left_out.must_tell(client)]
         left_out.forget_told()
         for client in asked:
             self._send(client, Collect())
@@ -342,7 +343,7 @@ class Cluster(TeamCrew):
         if client == STAND_IN:
             self._stand_in.inherit(residual)
             return
-        message = Residual((header_of(RESIDUAL, residual),))
+        message = Residual((header_of(name_of(self._found), residual),))
         self._listener.send(client, [encode(message), residual.data])
 
     # -- rounds ahead of the master -----------------------------------------------------------
@@ -531,7 +532,7 @@ class Cluster(TeamCrew):
             found = self._look_into(client, message, arrays)
             if isinstance(found, Rejected):
                 self._handle(found)
-                self._answered(client, message.lease)
+                self._answered(client, message)
                 return
             done = found
         is_local = isinstance(message, Hello) and self._locals.owns(client)
@@ -539,7 +540,7 @@ class Cluster(TeamCrew):
         actions = self._machine.handle(event, time.monotonic())
         self._perform(actions, done)
         if isinstance(message, Update | GiveBack | Failure):
-            self._answered(client, message.lease)
+            self._answered(client, message)
         if isinstance(message, Hello) and client in self._machine.crowd.by_client:
             self._left_out.connect(
                 client, message.memory if self._machine.settings.inherits else ""
@@ -557,10 +558,11 @@ class Cluster(TeamCrew):
         elif client in self._machine.crowd.by_client and self._machine.settings.inherits:
             self._left_out.hear(client, message.frames, arrays)
 
-    def _answered(self, client: bytes, lease: LeaseId) -> None:
+    def _answered(self, client: bytes, message: Update | GiveBack | Failure) -> None:
+        lease = message.lease
         self._arriving.drop(client, lease)
         self._links.answered(client, lease)
-        self._left_out.answered(client, lease)
+        self._left_out.answered(client, lease, is_update=isinstance(message, Update))
 
     def _answer(self, client: bytes, ask: Ask) -> None:
         if ask.protocol != PROTOCOL:

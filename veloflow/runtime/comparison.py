@@ -14,7 +14,8 @@ from veloflow.errors import OptionError, RunError
 from veloflow.runtime.api import run
 from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
 from veloflow.sharing.codecs import parse_codec, text_of
-from veloflow.sharing.policies import Auto, LocalPolicy, parse_sharing, sharing_text
+from veloflow.sharing.policies import Auto, LocalPolicy, Sync, parse_sharing, sharing_text
+from veloflow.sharing.topologies import Star, parse_topology, topology_text
 
 if TYPE_CHECKING:
     from veloflow.runtime.result import Result
@@ -34,10 +35,11 @@ class Row:
     """What came of one mode with one codec.
 
     Attributes:
-        sharing, codec: which.
+        sharing, codec, topology: which.
         errors: the last error of each seed: of validation, or of training if there is none.
         seconds: of training, the mean; virtual ones where slaves are simulated.
-        updates, parameters: bytes that travelled up and down, the mean.
+        updates, parameters: bytes that travelled to the master and from it, the mean; states that
+            a topology brings it are with the updates.
         less: how many times fewer bytes the codec has made of updates.
         waiting: the share of their time in which slaves did not compute.
         staleness: the mean, in steps or exchanges.
@@ -58,6 +60,7 @@ class Row:
     curve: list[Point] = field(default_factory=list)
     failure: str = ""
     picked: str = ""
+    topology: str = "star"
 
     @property
     def error(self) -> float:
@@ -79,6 +82,7 @@ def compare(
     *,
     sharing: Sequence[str] = ALL_MODES,
     codecs: Sequence[str] = ("plain",),
+    topologies: Sequence[str] = ("star",),
     slaves: int = 2,
     cluster: VirtualCluster | None = None,
     seeds: int = 1,
@@ -93,6 +97,8 @@ def compare(
         sharing: the modes.
         codecs: the codecs; "factors" is left out for modes in which no gradients travel, and auto
             is run once, for it picks its own.
+        topologies: by which ways gradients come together, for sync with the plain codec; other
+            modes and codecs are run as a star.
         slaves: how many local slave processes compute.
         cluster: simulated slaves in their place, with virtual time.
         seeds: how many runs of each, with seeds 0, 1, 2 …
@@ -105,35 +111,44 @@ def compare(
     """
     if seeds < 1 or slaves < 1:
         raise OptionError("compare needs at least one seed and one slave")
+    ways = [parse_topology(text) for text in topologies]
+    if cluster is not None and not all(one.is_star for one in ways):
+        raise OptionError("simulated slaves are a star: leave --topology, or --simulate")
     rows: list[Row] = []
     for mode in [parse_sharing(text) for text in sharing]:
         for codec in [parse_codec(text) for text in codecs]:
             if isinstance(mode, LocalPolicy) and codec.needs_factors:
                 continue
             picks = isinstance(mode, Auto)
-            row = Row(sharing_text(mode), "its own" if picks else text_of(codec))
-            if row.sharing in [one.sharing for one in rows if one.codec == "its own"]:
-                continue
-            rows.append(row)
-            for seed in range(seeds):
-                say(f"{row.sharing}, {row.codec}, seed {seed}")
-                run_one = _Run(row, seed)
-                try:
-                    result = run(
-                        workflow,
-                        device=device,
-                        seed=seed,
-                        sharing=row.sharing,
-                        codec=None if picks else row.codec,
-                        slaves=0 if cluster else slaves,
-                        cluster=cluster,
-                        watch=run_one.watch,
-                        options=options,
-                    )
-                except RunError as error:
-                    row.failure = str(error)
-                    break
-                run_one.end(result, seeds)
+            has_ways = isinstance(mode, Sync) and text_of(codec) == "plain"
+            for way in ways if has_ways else [Star()]:
+                row = Row(sharing_text(mode), "its own" if picks else text_of(codec))
+                if row.sharing in [one.sharing for one in rows if one.codec == "its own"]:
+                    continue
+                row.topology = topology_text(way)
+                rows.append(row)
+    for row in rows:
+        for seed in range(seeds):
+            way_text = "" if row.topology == "star" else f"{row.topology}, "
+            say(f"{row.sharing}, {row.codec}, {way_text}seed {seed}")
+            run_one = _Run(row, seed)
+            try:
+                result = run(
+                    workflow,
+                    device=device,
+                    seed=seed,
+                    sharing=row.sharing,
+                    codec=None if row.codec == "its own" else row.codec,
+                    topology=row.topology,
+                    slaves=0 if cluster else slaves,
+                    cluster=cluster,
+                    watch=run_one.watch,
+                    options=options,
+                )
+            except RunError as error:
+                row.failure = str(error)
+                break
+            run_one.end(result, seeds)
     return rows
 
 
@@ -164,7 +179,7 @@ class _Run:
         row.errors.append(curve[-1][1])
         row.seconds += curve[-1][0] / seeds
         counted = result.more.get("bytes", {})
-        row.updates += counted.get("updates", 0) / seeds
+        row.updates += (counted.get("updates", 0) + counted.get("states", 0)) / seeds
         row.parameters += counted.get("parameters", 0) / seeds
         if counted.get("updates"):
             row.less = counted["uncoded"] / counted["updates"]

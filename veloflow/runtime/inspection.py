@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from veloflow.runtime.found_vector import FoundVector
     from veloflow.runtime.round_order import Order
 
-__all__ = ["TRAIN", "Form", "are_finite", "digest_of"]
+__all__ = ["TRAIN", "VALIDATION", "Form", "are_finite", "digest_of"]
 
 #: the kind of pieces that leave gradients
-TRAIN = 2
+VALIDATION, TRAIN = 1, 2
 
 
 class Form:

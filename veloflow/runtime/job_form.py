@@ -110,7 +110,7 @@ class Workers:
     def use(self, form: JobForm) -> bool:
         """Do jobs of this form from now on, with the same parameters; whether it is another.
 
-        What a codec has left out of updates so far is dropped.
+        There is a new residual; what the former one holds is its master's to hand on.
         """
         if form == self._form:
             return False

@@ -165,7 +165,7 @@ class SimulatedCrew(Crew):
         return self._worker.device
 
     def adopt(self, policy: Policy, codec: str) -> None:
-        """Let the slaves do jobs of that form; what their codecs have left out is dropped."""
+        """Let the slaves do jobs of that form; their residuals are empty."""
         if not isinstance(self._worker, Workers):
             super().adopt(policy, codec)
             return

@@ -20,7 +20,7 @@ from veloflow.protocol.messages import Job, LeaseId, Plan, Residual, Update
 from veloflow.runtime import peer_order
 from veloflow.runtime.early import Early, is_worth_it
 from veloflow.runtime.exchange import Exchange
-from veloflow.runtime.left_out import RESIDUAL
+from veloflow.runtime.left_out import name_of
 from veloflow.runtime.payloads import header_of, pack, unpack, view
 from veloflow.runtime.peer_order import PeerOrder
 from veloflow.runtime.published import BOARD, STATE, STEPS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from veloflow.core import Payload
     from veloflow.protocol.messages import FrameHeader
+    from veloflow.runtime.found_vector import FoundVector
     from veloflow.runtime.job_form import Workers
     from veloflow.runtime.mischief import Mischief
     from veloflow.runtime.replica import Replica
@@ -56,9 +57,8 @@ class _Memory:
         self.rounds: Rounds | None = None
         self._state: tuple[Board, Board] | None = None
         self._dtype = dtype
+        self._residuals: dict[str, Outbox] = {}
         self.shows_residual = False
-        way = worker.vector
-        way.keep_residual()  # what it had left out before is its former master's to hand out
         self._folder = folder = Path(plan.folder)
         try:
             is_here = (folder / "token").read_text() == plan.token
@@ -72,10 +72,20 @@ class _Memory:
                 folder / self.name, plan.parameters, dtype, CAPACITY + 2, create=True
             )
             self.rounds = Rounds(worker, folder, self.name)
-            if way.has_feedback:
-                path = folder / f"{self.name}.{RESIDUAL}"
-                way.keep_residual(Outbox(path, way.size, way.dtype, 1, create=True)[0])
-                self.shows_residual = True
+        # what it had left out before is its former master's to hand out
+        self.keep_residual(worker.vector)
+
+    def keep_residual(self, way: FoundVector) -> None:
+        """Begin with an empty residual, which the master can see if memory is shared."""
+        self.shows_residual = way.has_feedback and bool(self.name)
+        if not self.shows_residual:
+            way.keep_residual()
+            return
+        ending = name_of(way)
+        if ending not in self._residuals:
+            path = self._folder / f"{self.name}.{ending}"
+            self._residuals[ending] = Outbox(path, way.size, way.dtype, 1, create=True)
+        way.keep_residual(self._residuals[ending][0])
 
     def state_boards(self, size: int) -> tuple[Board, Board] | None:
         """Return where the master shows steps and its state, (size,); None before it does."""
@@ -88,6 +98,7 @@ class _Memory:
     def close(self) -> None:
         """Let go of it; the folder is the master's."""
         self.board = self.outbox = self.rounds = self._state = None
+        self._residuals.clear()
 
 
 class Computing:
@@ -114,6 +125,8 @@ class Computing:
         #: whether the master has withdrawn the job of a lease, which is computed
         self.is_void: Callable[[LeaseId], bool] = lambda lease: False
         self._early: Early | None = None
+        #: what others have left out, by the name of its form
+        self._legacy: list[tuple[str, NDArray[Any]]] = []
 
     def hurry(self, send: Callable[[list[Frame]], object]) -> None:
         """Send what is complete of a gradient while the rest is computed."""
@@ -154,28 +167,43 @@ class Computing:
 
     def residual(self) -> list[Frame]:
         """Return the message that tells the residual."""
+        self._take_legacy()
         residual = self.worker.vector.residual
         assert residual is not None
         frame = residual.copy()
-        return [encode(Residual((header_of(RESIDUAL, frame),))), frame.data]
+        name = name_of(self.worker.vector)
+        return [encode(Residual((header_of(name, frame),))), frame.data]
 
     def inherit(self, message: Residual, frames: list[Frame]) -> None:
-        """Send what another slave has left out as well.
+        """Send what another slave has left out as well, beginning with the next job.
+
+        That one may be the first of another form.
+        """
+        sent = zip(message.frames, frames, strict=True)
+        self._legacy += [(one.name, view(one, frame).copy()) for one, frame in sent]
+
+    def _take_legacy(self) -> None:
+        """Add to the residual what others have left out of such updates; the rest is out of date.
 
         Raises:
             ClusterError: it is no residual of this run.
         """
-        arrays = [view(one, frame) for one, frame in zip(message.frames, frames, strict=True)]
-        for one in arrays:
-            if not self.worker.vector.is_residual(one):
+        way = self.worker.vector
+        for name, one in self._legacy:
+            if not way.has_feedback or name != name_of(way):
+                continue
+            if not way.is_residual(one):
                 raise ClusterError("the master sent a residual that is none of this run")
-            self.worker.vector.inherit(one)
+            way.inherit(one)
+        self._legacy.clear()
 
     def do(self, job: Job, frames: list[Frame]) -> tuple[Update, list[Frame]] | None:
         """Compute a job; None when its parameters are not there any more."""
         jobs: dict[str, Payload] = {**unpack(job.data, job.frames, frames)}
         if self.worker.turn_to(jobs):
             self._state = 0
+            self.memory.keep_residual(self.worker.vector)
+        self._take_legacy()
         if peer_order.ORDER in jobs:
             return self._do_exchange(job, jobs, frames)
         if ORDER in jobs:

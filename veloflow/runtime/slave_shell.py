@@ -182,6 +182,7 @@ class Shell:
         self._is_over = False
         try:
             done = computing.do(job, frames)
+            self._machine.tells_residual = computing.tells_residual  # jobs of another form
         except VeloflowError as error:
             unit = getattr(error, "unit", "") or type(error).__name__
             failure = Failure(job.lease, str(unit)[:200], str(error)[:4000])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from statistics import mean
+from statistics import mean, stdev
 
 __all__ = ["Guard"]
 
@@ -12,13 +12,16 @@ __all__ = ["Guard"]
 _WINDOW = 12
 #: a trial is given up where the mean loss of training is so many times what it was before
 _RISE = 1.5
+#: … surely: so many standard errors are taken off first
+_ERRORS = 2.0
 #: … and after three such times, where training has only just begun, not below so many times that
 _FALL = 0.9
 #: any mode but sync is given up where the validation's loss rises so many times above its best
 _WORSE = 1.4
-#: where stale gradients are not stable, the rate is at its limit and noise is what holds training
-#: up: there averaging, which takes noise away, is worth more than elsewhere
-_AT_THE_EDGE = {"average": 1.9, "elastic": 1.7}
+#: where stale gradients are not stable, κ of :mod:`veloflow.sharing.auto_edge` is at least so large
+_AT_THE_EDGE = 0.35
+#: modes whose updates may be stale
+_STALE = frozenset({"async", "ssp", "groups"})
 
 
 class Guard:
@@ -27,13 +30,11 @@ class Guard:
     Attributes:
         barred: names of modes that were given up.
         has_tripped: whether the present mode is to be given up.
-        worths: by what the worth of a minibatch is to be multiplied, by the name of the mode.
     """
 
     def __init__(self) -> None:
         self.barred: frozenset[str] = frozenset()
         self.has_tripped = False
-        self.worths: dict[str, float] = {}
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._limit = self._later = math.inf
         self._turns = 0
@@ -62,7 +63,13 @@ class Guard:
         is_full = len(self._recent) == _WINDOW
         if self._is_trial and (not math.isfinite(loss) or is_full):
             limit = self._limit if self._turns < 3 * _WINDOW else min(self._limit, self._later)
-            self.has_tripped |= not mean(self._recent) <= limit
+            self.has_tripped |= not mean(self._recent) - self._doubt() <= limit
+
+    def _doubt(self) -> float:
+        """Return what the mean may be wrong by: small minibatches have losses of all sizes."""
+        if not all(map(math.isfinite, self._recent)):
+            return 0.0
+        return _ERRORS * stdev(self._recent) / math.sqrt(len(self._recent))
 
     def evaluated(self, loss: float) -> None:
         """Take in the loss of validation after an epoch."""
@@ -76,8 +83,11 @@ class Guard:
         """Give the present mode up for good; return its name."""
         if self._name != "sync":
             self.barred |= {self._name}
-        if self._name in ("async", "ssp", "groups"):
-            self.barred |= {"async", "ssp", "groups"}
-            self.worths = dict(_AT_THE_EDGE)
+        if self._name in _STALE:
+            self.barred |= _STALE
         self.has_tripped = False
         return self._name
+
+    def edge(self, kappa: float | None) -> float | None:
+        """Return what is known of κ when it is known which modes were given up."""
+        return max(kappa or 0.0, _AT_THE_EDGE) if self.barred & _STALE else kappa

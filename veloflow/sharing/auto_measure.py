@@ -42,6 +42,7 @@ class Measured:
         minibatches: of training in an epoch; 0 where that is not known.
         ratios: codec -> bytes of a coded vector, as a part of those of the vector.
         packing: codec -> seconds that it takes to pack and unpack a vector of ``size``.
+        edge: κ of :mod:`veloflow.sharing.auto_edge`; None where that is not known.
     """
 
     sample: float
@@ -56,6 +57,7 @@ class Measured:
     minibatches: int = 0
     ratios: Mapping[str, float] = field(default_factory=dict)
     packing: Mapping[str, float] = field(default_factory=dict)
+    edge: float | None = None
 
     @property
     def slaves(self) -> int:
@@ -73,6 +75,8 @@ class Measured:
         ]
         if slow:
             parts.append(f"{len(slow)} slow for good ({1 / min(slow):.1f} times)")
+        if self.edge is not None:
+            parts.append(f"at least {self.edge:.2g} of the way to where one stale step diverges")
         if self.late:
             parts.append(f"{100 * self.late:.0f} % of pieces {self.factor:.1f} times longer")
         return ", ".join(parts)
@@ -108,13 +112,16 @@ class Gauge:
         known = set(here)
         self._paces = {key: pace for key, pace in self._paces.items() if key[0] in known}
 
-    def is_enough(self, slaves: int) -> bool:
-        """Whether each slave has done some pieces, so that the slow ones are known."""
+    def knows(self, slaves: int) -> bool:
+        """Whether each slave has done some pieces of any kind, so that the slow ones are known."""
         done: dict[str, int] = {}
         for (slave, _), pace in self._paces.items():
             done[slave] = done.get(slave, 0) + len(pace)
-        few = sum(count >= 3 for count in done.values()) < slaves
-        return self.pieces >= _ENOUGH and (not few or self.pieces >= 16 * slaves)
+        return sum(count >= _KNOWN for count in done.values()) >= slaves
+
+    def is_enough(self, slaves: int) -> bool:
+        """Whether there were some pieces of training, and enough of each slave."""
+        return self.pieces >= _ENOUGH and (self.knows(slaves) or self.pieces >= 16 * slaves)
 
     def by_slave(self) -> dict[str, float]:
         """Return the speed of each slave that is known, the usual one being 1."""
@@ -143,9 +150,13 @@ class Gauge:
         found = {slave: round(1 / speed) for slave, speed in self.by_slave().items() if speed}
         return {slave: times for slave, times in found.items() if times > 1}
 
-    def sample(self) -> float:
-        """Return the seconds that a sample of training takes the usual slave; 0 if unknown."""
-        middles = [median(p) for (_, kind), p in self._paces.items() if kind == _TRAIN]
+    def sample(self, kind: int = _TRAIN) -> float:
+        """Return the seconds that a sample takes the usual slave; 0 if unknown.
+
+        Args:
+            kind: of the sample; those of training have a way back, others the way there alone.
+        """
+        middles = [median(p) for (_, one), p in self._paces.items() if one == kind]
         return median_low(middles) if middles else 0.0
 
     def lateness(self) -> tuple[float, float]:

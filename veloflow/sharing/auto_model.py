@@ -22,7 +22,7 @@ reproduced there); a run corrects them by what it sees.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import exp, log, sqrt
 from typing import TYPE_CHECKING
@@ -33,30 +33,31 @@ if TYPE_CHECKING:
 
 __all__ = ["CODECS", "Choice", "Prediction", "choose", "predict"]
 
-#: a minibatch of one of K replicas that are averaged is worth 1 / (1 + ((K - 1) / a)^1.2)
-_AVERAGED = 2.2
-#: … and a little less the longer they are apart: tau^-b
-_APART = 0.08
+#: a minibatch of one of K replicas that are averaged is worth 1 / (1 + ((K - 1) / a)^1.5), however
+#: long they are apart within an epoch
+_AVERAGED = 2.4
+#: … where κ is this; a grows as κ^0.4, for nearer to the edge noise is more of what is in the way
+_USUAL, _NOISY = 0.08, 0.4
 #: replicas of elastic averaging are tied to the centre loosely
-_ELASTIC = 1.0
-#: a gradient that is s steps stale is worth 1 / (1 + (s / c)^6): one step matters little
-_STALE = 2.0
+_ELASTIC = 1.6
+#: a gradient that is s steps stale is worth 1 / (1 + (s κ / c)^6)
+_STALE = 0.16
 #: … and (1 + s)^-d where it is damped, so that it stays stable for longer
-_DAMPED = 0.75
+_DAMPED = 0.6
 #: waiting for late pieces under a bound of s clocks goes like exp(-s / c): fitted to the table of
 #: bounded staleness in docs/sharing.md
 _JITTER, _MENDED = 0.81, 3.6
 #: periods that are looked at, in minibatches
 _PERIODS = (5, 10, 20, 50, 100)
 #: a codec must save so much of the time to be worth its loss, per cent
-_CODEC_GAIN = 10.0
+_CODEC_GAIN = 3.0
 #: so many pieces are played through to see who waits for whom
 _PLAYED = 240
 #: a mode that is to be tried must promise so much, per cent, for the trial may be undone
 _TRIAL_GAIN = 10.0
 #: codecs that are looked at besides none, and what a minibatch is worth with them: what error
 #: feedback leaves out comes later
-CODECS = {"onebit": 0.85, "int8": 0.97}
+CODECS = {"onebit": 0.95, "int8": 1.0}
 #: modes whose updates may be stale
 _STALE_MODES = ("async", "ssp", "groups")
 
@@ -111,7 +112,6 @@ def choose(
     codecs: bool = True,
     codec: str | None = None,
     stale: bool = True,
-    worths: Mapping[str, float] | None = None,
     barred: frozenset[str] = frozenset(),
 ) -> Choice:
     """Return the mode to take.
@@ -122,10 +122,9 @@ def choose(
         codecs: whether codecs that lose something may be taken.
         codec: the one that the user wants; it is taken.
         stale: whether modes with stale updates may be taken.
-        worths: what a minibatch has turned out to be worth, by the name of the mode.
         barred: names of modes that are not to be taken.
     """
-    found = sorted(predict(measured, codecs=codecs, codec=codec, worths=worths), key=_cost)
+    found = sorted(predict(measured, codecs=codecs, codec=codec), key=_cost)
     found = [
         one
         for one in found
@@ -172,21 +171,18 @@ def predict(
     *,
     codecs: bool = True,
     codec: str | None = None,
-    worths: Mapping[str, float] | None = None,
 ) -> Iterator[Prediction]:
     """Yield what the model says of each mode and codec."""
-    known = worths or {}
     names = [codec] if codec is not None else ["plain", *(CODECS if codecs else ())]
     for name in [one for one in names if one == codec or one == "plain" or one in measured.ratios]:
         wire = _Wire(measured, name)
         for sharing, seconds, worth in _modes(measured, wire):
-            kind = sharing.partition(":")[0]
             ideal = measured.sample * measured.minibatch / sum(measured.speeds)
             yield Prediction(
                 sharing,
                 name,
                 seconds,
-                worth * known.get(kind, 1.0) * CODECS.get(name, 1.0),
+                worth * CODECS.get(name, 1.0),
                 max(0.0, seconds - ideal),
             )
 
@@ -237,21 +233,22 @@ def _modes(measured: Measured, wire: _Wire) -> Iterator[tuple[str, float, float]
     rate = sum(1 / one for one in alone)
     if slaves > 1:
         # of the slowest, whose updates are the stalest
-        stale = _worth_of_stale(rate * max(alone) - 1)
-        yield "async:damping=1", 1 / rate, slaves**-_DAMPED
+        stalest = rate * max(alone) - 1
+        stale = _worth_of_stale(measured, stalest)
+        damped = slaves**-_DAMPED * _worth_of_stale(measured, stalest / (1 + stalest))
+        yield "async:damping=1", 1 / rate, damped
         yield "async", 1 / rate, stale
         yield "ssp:s=3", _bounded(measured, alone, 3), stale
         for shards in sorted({0, slaves // 2}):
             count = shards or max(2, min(8, batch // 32))
             if 2 <= count <= max(2, batch // 4):
                 name = f"groups:g=2,shards={shards}" if shards else "groups:g=2"
-                yield name, _sync(measured, wire, count, 2), _worth_of_stale(1)
+                yield name, _sync(measured, wire, count, 2), _worth_of_stale(measured, 1)
     for period in _periods(measured):
-        apart = period**-_APART if slaves > 1 else 1.0  # a replica of one is plain training
         yield (
             f"average:every={period}",
             _average(measured, wire, period),
-            apart * _worth_of_replicas(slaves, _AVERAGED),
+            _worth_of_replicas(measured, _AVERAGED),
         )
         if slaves > 1:
             length = min(period, _of_epoch(measured) or period)
@@ -259,16 +256,21 @@ def _modes(measured: Measured, wire: _Wire) -> Iterator[tuple[str, float, float]
             yield (
                 f"elastic:every={period}",
                 1 / sum(each),
-                apart * _worth_of_replicas(slaves, _ELASTIC),
+                _worth_of_replicas(measured, _ELASTIC),
             )
 
 
-def _worth_of_replicas(slaves: int, scale: float) -> float:
-    return float(1 / (1 + ((slaves - 1) / scale) ** 1.2))
+def _edge(measured: Measured) -> float:
+    return _USUAL if measured.edge is None else measured.edge
 
 
-def _worth_of_stale(staleness: float) -> float:
-    return 1 / (1 + (staleness / _STALE) ** 6)
+def _worth_of_replicas(measured: Measured, scale: float) -> float:
+    scale *= (_edge(measured) / _USUAL) ** _NOISY
+    return float(1 / (1 + ((measured.slaves - 1) / scale) ** 1.5))
+
+
+def _worth_of_stale(measured: Measured, staleness: float) -> float:
+    return float(1 / (1 + (staleness * _edge(measured) / _STALE) ** 6))
 
 
 def _periods(measured: Measured) -> Iterator[int]:

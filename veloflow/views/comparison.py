@@ -20,6 +20,7 @@ class Compared(Protocol):
 
     sharing: str
     codec: str
+    topology: str
     seconds: float
     updates: float
     parameters: float
@@ -51,10 +52,10 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
     for name in ("error", "time", "up", "less", "down", "waiting", "stale"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
+        name = _name(row)
         if row.failure:
-            table.add_row(row.sharing, row.codec, f"failed: {row.failure:.60}")
+            table.add_row(name, row.codec, f"failed: {row.failure:.60}")
             continue
-        name = f"{row.sharing}: {row.picked}" if row.picked else row.sharing
         error = f"{row.error:.2f}" + (f" ± {row.spread:.2f}" if row.spread else "")
         table.add_row(
             *(name, row.codec, error, duration(row.seconds), _size(row.updates)),
@@ -74,10 +75,14 @@ def comparison_chart(rows: Sequence[Compared], path: Path, title: str) -> None:
     draw_chart(path, title, "seconds of training", "error", curves)
 
 
-def _label(row: Compared) -> str:
+def _name(row: Compared) -> str:
     if row.picked:
         return f"{row.sharing}: {row.picked}"
-    return f"{row.sharing} {row.codec}".removesuffix(" plain")
+    return row.sharing if row.topology == "star" else f"{row.sharing}, {row.topology}"
+
+
+def _label(row: Compared) -> str:
+    return _name(row) if row.picked else f"{_name(row)} {row.codec}".removesuffix(" plain")
 
 
 def _size(count: float) -> str:
