@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CODECS", "Choice", "Prediction", "choose", "predict"]
 
-#: a minibatch of one of K replicas that are averaged is worth 1 / (1 + ((K - 1) / a)^1.5), however
-#: long they are apart within an epoch
+#: a minibatch of one of K replicas that are averaged is worth 1 / (1 + ((K - 1) / a)^1.5)
 _AVERAGED = 2.4
+#: … and 1 + (K - 1) tau / b times less where they are tau minibatches apart, which is little up to
+#: some dozens (the table of SparkNet's tau)
+_APART = 1000.0
 #: … where κ is this; a grows as κ^0.4, for nearer to the edge noise is more of what is in the way
 _USUAL, _NOISY = 0.08, 0.4
 #: replicas of elastic averaging are tied to the centre loosely
@@ -248,7 +250,7 @@ def _modes(measured: Measured, wire: _Wire) -> Iterator[tuple[str, float, float]
         yield (
             f"average:every={period}",
             _average(measured, wire, period),
-            _worth_of_replicas(measured, _AVERAGED),
+            _worth_of_replicas(measured, _AVERAGED, period),
         )
         if slaves > 1:
             length = min(period, _of_epoch(measured) or period)
@@ -256,7 +258,7 @@ def _modes(measured: Measured, wire: _Wire) -> Iterator[tuple[str, float, float]
             yield (
                 f"elastic:every={period}",
                 1 / sum(each),
-                _worth_of_replicas(measured, _ELASTIC),
+                _worth_of_replicas(measured, _ELASTIC, period),
             )
 
 
@@ -264,9 +266,11 @@ def _edge(measured: Measured) -> float:
     return _USUAL if measured.edge is None else measured.edge
 
 
-def _worth_of_replicas(measured: Measured, scale: float) -> float:
+def _worth_of_replicas(measured: Measured, scale: float, period: int) -> float:
+    others = measured.slaves - 1
+    length = min(period, _of_epoch(measured) or period)
     scale *= (_edge(measured) / _USUAL) ** _NOISY
-    return float(1 / (1 + ((measured.slaves - 1) / scale) ** 1.5))
+    return float(1 / (1 + (others / scale) ** 1.5) / (1 + others * length / _APART))
 
 
 def _worth_of_stale(measured: Measured, staleness: float) -> float:
