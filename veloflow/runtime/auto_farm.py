@@ -97,7 +97,6 @@ class AutoFarm(PieceFarm):
         self._before: tuple[NDArray[np.floating], Leftover] | None = None  # for a trial's undoing
         self._handover = Handover(parameters, crew)
         self._choices: list[dict[str, Any]] = []
-        self._cost = 0.0
 
     # -- what a farm does ---------------------------------------------------------------------
 
@@ -135,13 +134,14 @@ class AutoFarm(PieceFarm):
     def collect(self) -> None:
         """Let the farm collect; see what became of the loss."""
         self._inner.collect()
-        if self._source.kind == TRAIN and not (self.has_moved or self.is_local):
+        takes_step = self._source.kind == TRAIN and not (self.has_moved or self.is_local)
+        if takes_step:
             self._handover.settle()
         if self._source.kind == TRAIN and self._reporting:
             samples = sum(getattr(unit, "samples", 0) for unit in self._reporting)
             loss = sum(float(getattr(unit, "loss", 0.0)) for unit in self._reporting)
             loss /= max(samples, 1)
-            if self._is_measuring:
+            if takes_step and self._mode.name == "sync" and self._source.trained <= _TELLING:
                 vectors = self._parameters.values, self._parameters.gradients
                 before, gradient = (np.array(one.read()) for one in vectors)
                 self._step = before, gradient, loss
