@@ -128,7 +128,7 @@ def test_where_sync_is_far_too_slow_not_even_a_step_of_it_is_taken():
 @pytest.mark.parametrize(("rate", "is_stale"), [(0.003, True), (0.4, False)])
 def test_stale_gradients_are_tried_where_two_steps_say_that_they_are_stable(rate, is_stale):
     """The rate alone makes the difference; the digits' perceptron diverges at the larger one."""
-    cluster = VirtualCluster(4, sample=1e-3, latency=1e-3, transient=0.05)
+    cluster = VirtualCluster(4, sample=2e-4, latency=2e-3)
     found = run(cluster=cluster, rate=rate).more["auto"]["choices"][0]
     assert found["minibatch"] >= 1
     assert found["sharing"].startswith(("async", "ssp", "groups")) == is_stale
