@@ -55,11 +55,14 @@ _PERIODS = (5, 10, 20, 50, 100)
 _CODEC_GAIN = 3.0
 #: so many pieces are played through to see who waits for whom
 _PLAYED = 240
-#: a mode that is to be tried must promise so much, per cent, for the trial may be undone
+#: a mode that is to be tried must promise so much, per cent, for the trial may be undone; half as
+#: much where two steps have said how near the edge is
 _TRIAL_GAIN = 10.0
 #: codecs that are looked at besides none, and what a minibatch is worth with them: what error
 #: feedback leaves out comes later
 CODECS = {"onebit": 0.95, "int8": 1.0}
+#: … of a mode whose stretches are coded, momenta and all
+_STRETCHES = {"onebit": 0.75, "int8": 1.0}
 #: modes whose updates may be stale
 _STALE_MODES = ("async", "ssp", "groups")
 
@@ -134,7 +137,8 @@ def choose(
     ]
     best = found[0]
     steady = next(one for one in found if not one.is_stale)
-    if steady.cost <= best.cost * (1 + _TRIAL_GAIN / 100):
+    gain = _TRIAL_GAIN if measured.edge is None else _TRIAL_GAIN / 2
+    if steady.cost <= best.cost * (1 + gain / 100):
         best = steady
     exact = next(one for one in found if one.sharing == "sync" and one.codec == (codec or "plain"))
     close = exact.cost <= best.cost * (1 + margin / 100)
@@ -184,9 +188,13 @@ def predict(
                 sharing,
                 name,
                 seconds,
-                worth * CODECS.get(name, 1.0),
+                worth * (_STRETCHES if _has_stretches(sharing) else CODECS).get(name, 1.0),
                 max(0.0, seconds - ideal),
             )
+
+
+def _has_stretches(sharing: str) -> bool:
+    return sharing.startswith(("average", "elastic"))
 
 
 @dataclass(frozen=True)
