@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +52,9 @@ _EARLY = 20
 #: a sample of training takes so many times as long as one of validation: at least, at most, and
 #: what is reckoned with, for the way back is about twice as long as the way there
 _WAY_BACK = (1.0, 4.0, 2.0)
-#: so many steps of sync tell how near a run is to the edge, or nothing does
-_TELLING = 4
+#: so many steps of sync tell how near a run is to the edge, or nothing does; they are worth it
+#: where a mode with stale gradients would be taken if κ were this
+_TELLING, _HOPED = 4, 0.04
 
 
 class AutoFarm(PieceFarm):
@@ -221,15 +223,21 @@ class AutoFarm(PieceFarm):
         self._is_epoch_over = False
 
     def _choice(self, measured: Measured) -> Choice:
-        may_know = self._is_measuring and self._source.trained < _TELLING
+        is_known = self._edge.kappa is not None or measured.edge is not None
         return choose(
             measured,
             margin=self._policy.margin,
             codecs=self._policy.lossy,
             codec=self._codec,
-            stale=self._policy.stale and (may_know or self._edge.kappa is not None),
+            stale=self._policy.stale and is_known,
             barred=self._guard.barred,
         )
+
+    @property
+    def _may_tell(self) -> bool:
+        """Whether more steps of sync would tell how near the edge is."""
+        is_early = self._is_measuring and self._source.trained < _TELLING
+        return is_early and self._edge.kappa is None
 
     def _choose_early(self, source: BatchSource) -> None:
         """Begin with stretches where steps of sync would cost too much even to measure them.
@@ -240,9 +248,10 @@ class AutoFarm(PieceFarm):
         pace = gauge.sample(VALIDATION)
         if not pace or not gauge.knows(self.crew.slaves):
             return
-        found = [self._choice(self._measured(source, times * pace)) for times in _WAY_BACK]
-        if all(isinstance(parse_sharing(one.taken.sharing), LocalPolicy) for one in found):
-            self._take(found[-1])
+        measured = [self._measured(source, times * pace) for times in _WAY_BACK]
+        hoped = [self._choice(replace(one, edge=_HOPED)).taken.sharing for one in measured]
+        if all(isinstance(parse_sharing(one), LocalPolicy) for one in hoped):
+            self._take(self._choice(measured[-1]))
 
     def _choose(self, source: BatchSource, left: Leftover | None = None) -> None:
         """Take what the model says.
@@ -251,10 +260,13 @@ class AutoFarm(PieceFarm):
             source: of minibatches.
             left: what was left out before a trial that is undone.
         """
-        choice = self._choice(self._measured(source))
+        measured = self._measured(source)
+        choice = self._choice(measured)
         taken = choice.taken
-        if taken.is_stale and self._edge.kappa is None:
-            return  # another step of sync tells
+        if self._may_tell:
+            hoped = replace(measured, edge=_HOPED)
+            if self._choice(hoped).taken.is_stale:
+                return  # another step of sync tells whether it is to be hoped for
         present = next(
             (
                 one

@@ -35,13 +35,13 @@ __all__ = ["CODECS", "Choice", "Prediction", "choose", "predict"]
 
 #: a minibatch of one of K replicas that are averaged is worth 1 / (1 + ((K - 1) / a)^1.5)
 _AVERAGED = 2.4
-#: … and 1 + (K - 1) tau / b times less where they are tau minibatches apart, which is little up to
-#: some dozens (the table of SparkNet's tau)
-_APART = 1000.0
+#: … and 1 + (K - 1)^2 tau / b times less where they are tau minibatches apart, which matters to
+#: many replicas only (the table of SparkNet's tau)
+_APART = 4000.0
 #: … where κ is this; a grows as κ^0.4, for nearer to the edge noise is more of what is in the way
 _USUAL, _NOISY = 0.08, 0.4
 #: replicas of elastic averaging are tied to the centre loosely
-_ELASTIC = 1.6
+_ELASTIC = 1.2
 #: a gradient that is s steps stale is worth 1 / (1 + (s κ / c)^6)
 _STALE = 0.16
 #: … and (1 + s)^-d where it is damped, so that it stays stable for longer
@@ -275,10 +275,12 @@ def _edge(measured: Measured) -> float:
 
 
 def _worth_of_replicas(measured: Measured, scale: float, period: int) -> float:
-    others = measured.slaves - 1
-    length = min(period, _of_epoch(measured) or period)
+    lengths = _lengths(measured, period)
+    # a replica with a short stretch has little weight in the mean: so many there are in effect
+    others = sum(lengths) ** 2 / sum(one * one for one in lengths) - 1
     scale *= (_edge(measured) / _USUAL) ** _NOISY
-    return float(1 / (1 + (others / scale) ** 1.5) / (1 + others * length / _APART))
+    apart = 1 + others**2 * max(lengths) / _APART
+    return float(1 / (1 + (others / scale) ** 1.5) / apart)
 
 
 def _worth_of_stale(measured: Measured, staleness: float) -> float:
@@ -347,11 +349,16 @@ def _bounded(measured: Measured, alone: list[float], bound: int) -> float:
     return max(free, held) + jitter
 
 
+def _lengths(measured: Measured, period: int) -> list[int]:
+    """Return the minibatches in a stretch of each slave, the quick ones' being a period."""
+    period = min(period, _of_epoch(measured) or period)
+    return [max(1, period // max(1, round(1 / speed))) for speed in measured.speeds]
+
+
 def _average(measured: Measured, wire: _Wire, period: int) -> float:
     """Return the seconds of a minibatch of rounds; stretches are as long as slaves are quick."""
     whole = measured.sample * measured.minibatch
-    period = min(period, _of_epoch(measured) or period)
-    lengths = [max(1, period // max(1, round(1 / speed))) for speed in measured.speeds]
+    lengths = _lengths(measured, period)
     longest = max(n * whole / speed for n, speed in zip(lengths, measured.speeds, strict=True))
-    longest *= _longest(measured, period)
+    longest *= _longest(measured, max(lengths))
     return (longest + wire.stretch()) / sum(lengths)
