@@ -154,6 +154,17 @@ def test_near_the_edge_stale_modes_are_worth_nothing_and_averaging_more():
     assert worth(None, "average:every=10") == worth(0.08, "average:every=10")
 
 
+def test_a_replica_whose_stretches_are_short_weighs_little():
+    def worth(speeds, mode="average:every=20"):
+        found = predict(replace(SLOW_WIRE, speeds=speeds))
+        return next(one.worth for one in found if one.sharing == mode)
+
+    assert worth((1.0,)) == 1
+    assert worth((1.0,)) > worth((1.0, 0.1)) > worth((1.0, 0.25)) > worth((1.0, 1.0))
+    assert worth((1.0,) * 8) > 1.2 * worth((1.0,) * 8, "average:every=50")  # and far apart
+    assert worth((1.0, 1.0)) < 1.05 * worth((1.0, 1.0), "average:every=50")
+
+
 def test_what_is_barred_is_not_taken():
     barred: frozenset[str] = frozenset()
     for _ in range(4):
