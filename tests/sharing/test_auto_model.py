@@ -156,7 +156,7 @@ def test_near_the_edge_stale_modes_are_worth_nothing_and_averaging_more():
 
 def test_a_replica_whose_stretches_are_short_weighs_little():
     def worth(speeds, mode="average:every=20"):
-        found = predict(replace(SLOW_WIRE, speeds=speeds))
+        found = predict(replace(SLOW_WIRE, speeds=speeds, minibatches=1000))
         return next(one.worth for one in found if one.sharing == mode)
 
     assert worth((1.0,)) == 1
