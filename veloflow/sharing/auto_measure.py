@@ -166,7 +166,7 @@ class Gauge:
             middle = median(pace)
             total += len(pace)
             ratios += [one / middle for one in pace if middle and one > _LATE * middle]
-        if len(ratios) < 2:
+        if not ratios:
             return 0.0, 1.0
         return len(ratios) / total, mean(ratios)
 
