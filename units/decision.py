@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypedDict, Unpack, cast, final
 
 from veloflow.core import Bool, EpochDone, Events, Input, Settings, Unit
 from veloflow.errors import InputError, NumericsError, nearest
+from veloflow.units.evaluator import EvaluatorSoftmax
 from veloflow.units.loader import CLASS_NAMES, TEST, TRAIN, VALIDATION
 from veloflow.units.metrics import Metric, join_measured, values_of
 
@@ -16,8 +18,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
+    from veloflow.units.tally import Tally
 
 __all__ = ["Decision", "DecisionGD", "DecisionMSE"]
+
+
+class Found(Protocol):
+    """What was found in a minibatch: a tally, or the linked inputs of a decision."""
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def loss(self) -> float: ...
+
+    @property
+    def n_err(self) -> int: ...
+
+    @property
+    def measured(self) -> dict[str, Any]: ...
+
+    @property
+    def confusion_matrix(self) -> NDArray[np.int64]: ...
+
+
+#: inputs that a tally says
+_TOLD = ("samples", "loss", "n_err", "measured", "confusion_matrix")
 
 
 class DecisionOptions(TypedDict, total=False):
@@ -110,9 +136,9 @@ class Decision(Unit):
 
     # -- what subclasses fill in --------------------------------------------------------------
 
-    def _measure(self) -> dict[str, float]:
+    def _measure(self, found: Found) -> dict[str, float]:
         """Return the sums that a minibatch adds to its class."""
-        return {"samples": self.samples, "loss": self.loss}
+        return {"samples": found.samples, "loss": found.loss}
 
     def _record(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """Return the entry of a class in an epoch's record."""
@@ -137,27 +163,36 @@ class Decision(Unit):
         """Take in a minibatch; at the end of an epoch decide.
 
         Raises:
-            NumericsError: the loss is NaN or infinite.
+            NumericsError: the loss is NaN or infinite, perhaps that of a minibatch before.
         """
         kind = self.minibatch_class
         self.gd_skip.set(kind != TRAIN or self._is_testing)
-        if not math.isfinite(self.loss):
-            raise NumericsError(
-                f"the loss is {self.loss} in epoch {self.epoch_number} "
-                f"({CLASS_NAMES[kind]} minibatch)"
-            )
-        sums = self._sums[kind]
-        for name, value in self._measure().items():
-            sums[name] = sums.get(name, 0) + value
-        if self.has_input("measured") and self.samples:
-            parts = [self._measured.get(CLASS_NAMES[kind], {}), self.measured]
-            self._measured[CLASS_NAMES[kind]] = join_measured(self.asked, parts)
+        self._take_in(kind)
         if self.last_minibatch:
+            sums = self._sums[kind]
             self._records[kind] = {**self._record(sums), **self._metric_values(kind)}
             self._sums[kind] = {}
         self.improved.set(False)
         if self.epoch_ended:
             self._end_epoch()
+
+    def _take_in(self, kind: int) -> None:
+        """Add up what was found in this minibatch."""
+        self._add(kind, self.epoch_number, cast("Found", self))
+
+    def _add(self, kind: int, epoch: int, found: Found) -> None:
+        """Add what was found in a minibatch to the sums of its class."""
+        loss = found.loss
+        if not math.isfinite(loss):
+            raise NumericsError(
+                f"the loss is {loss} in epoch {epoch} ({CLASS_NAMES[kind]} minibatch)"
+            )
+        sums = self._sums[kind]
+        for name, value in self._measure(found).items():
+            sums[name] = sums.get(name, 0) + value
+        if self.has_input("measured") and found.samples:
+            parts = [self._measured.get(CLASS_NAMES[kind], {}), found.measured]
+            self._measured[CLASS_NAMES[kind]] = join_measured(self.asked, parts)
 
     def _metric_values(self, kind: int) -> dict[str, float]:
         totals = self._measured.pop(CLASS_NAMES[kind], {})
@@ -281,22 +316,45 @@ class DecisionGD(Decision):
         super().__init__(workflow, **options)
         self.confusion_matrices: dict[str, NDArray[np.int64]] = {}
         self._pairs: dict[str, NDArray[np.int64]] = {}
+        #: class, epoch and tally of the minibatches that are not counted yet
+        self._awaited: deque[tuple[int, int, Tally]] = deque()
 
-    def run(self) -> None:
-        """Take in a minibatch; at the end of an epoch decide."""
-        super().run()
-        if self.has_input("confusion_matrix"):
-            self._add_pairs(CLASS_NAMES[self.minibatch_class])
-
-    def _add_pairs(self, kind: str) -> None:
-        pairs = self._pairs.pop(kind, 0) + self.confusion_matrix
-        if self.last_minibatch:
-            self.confusion_matrices[kind] = pairs
+    def _take_in(self, kind: int) -> None:
+        evaluator = self._evaluator()
+        if evaluator is None:
+            super()._take_in(kind)
         else:
-            self._pairs[kind] = pairs
+            self._awaited.append((kind, self.epoch_number, evaluator.tally))
+            self._add_counted(is_waiting=bool(self.last_minibatch))
+        name = CLASS_NAMES[kind]
+        if self.last_minibatch and name in self._pairs:
+            self.confusion_matrices[name] = self._pairs.pop(name)
 
-    def _measure(self) -> dict[str, float]:
-        return {**super()._measure(), "n_errors": self.n_err}
+    def _evaluator(self) -> EvaluatorSoftmax | None:
+        """Return the evaluator whose tallies say all that is linked; None where there is none."""
+        source = self.data_links["loss"].source
+        if not isinstance(source, EvaluatorSoftmax):
+            return None
+        for name in _TOLD:
+            link = self.data_links.get(name)
+            if link is not None and (link.source is not source or link.attribute != name):
+                return None
+        return source
+
+    def _add_counted(self, *, is_waiting: bool) -> None:
+        """Add the tallies that are counted, in their order; all of them if ``is_waiting``."""
+        while self._awaited and (is_waiting or self._awaited[0][2].count is None):
+            kind, epoch, tally = self._awaited.popleft()
+            self._add(kind, epoch, tally.counted())
+
+    def _add(self, kind: int, epoch: int, found: Found) -> None:
+        super()._add(kind, epoch, found)
+        if self.has_input("confusion_matrix"):
+            name = CLASS_NAMES[kind]
+            self._pairs[name] = self._pairs.get(name, 0) + found.confusion_matrix
+
+    def _measure(self, found: Found) -> dict[str, float]:
+        return {**super()._measure(found), "n_errors": found.n_err}
 
     def _record(self, sums: Mapping[str, float]) -> dict[str, Any]:
         entry = super()._record(sums)
@@ -324,7 +382,12 @@ class DecisionGD(Decision):
         return found
 
     def state(self) -> Mapping[str, object]:
-        """Return the records, sums and confusion matrices so far."""
+        """Return the records, sums and confusion matrices so far; all that was found is in them.
+
+        Raises:
+            NumericsError: a loss that was not looked at yet is NaN or infinite.
+        """
+        self._add_counted(is_waiting=True)
         whole, begun = self.confusion_matrices, self._pairs
         return {**super().state(), "confusion_matrices": dict(whole), "pairs": dict(begun)}
 
@@ -335,6 +398,7 @@ class DecisionGD(Decision):
             saved = cast("dict[str, Any]", state)
             self.confusion_matrices = dict(saved["confusion_matrices"])
             self._pairs = dict(saved["pairs"])
+            self._awaited.clear()
 
 
 @final
@@ -365,9 +429,9 @@ class DecisionMSE(Decision):
             self._extremes[kind] = max(largest, high), min(smallest, low)
         super().run()
 
-    def _measure(self) -> dict[str, float]:
-        wrong = {"n_errors": self.n_err} if self.has_input("n_err") else {}
-        return {**super()._measure(), **wrong}
+    def _measure(self, found: Found) -> dict[str, float]:
+        wrong = {"n_errors": found.n_err} if self.has_input("n_err") else {}
+        return {**super()._measure(found), **wrong}
 
     def _record(self, sums: Mapping[str, float]) -> dict[str, Any]:
         entry = super()._record(sums)

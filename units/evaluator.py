@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
 import numpy as np
@@ -13,6 +14,7 @@ from veloflow.devices.expressions import Expression, absolute, element, exp, ind
 from veloflow.errors import DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.metrics import Metric, join_measured, measure_all
+from veloflow.units.tally import Tally, Told
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +26,8 @@ __all__ = ["Evaluator", "EvaluatorMSE", "EvaluatorMultiLabel", "EvaluatorSoftmax
 
 #: the smallest normal number by the character of the dtype; asking NumPy takes 1 us
 _TINY = {char: float(np.finfo(char).tiny) for char in "efd"}
+#: bytes of outputs that are kept to be counted later; with more than this, a wait is no matter
+_KEPT = 1 << 20
 
 
 class Evaluator(DeviceUnit):
@@ -80,11 +84,11 @@ class Evaluator(DeviceUnit):
         """Return targets for these outputs: any, so that it is known what metrics say."""
         return np.zeros(outputs.shape)
 
-    def _measure(self, outputs: NDArray[np.floating], targets: NDArray[Any]) -> None:
+    def _measure(self, outputs: NDArray[np.floating], targets: NDArray[Any]) -> dict[str, Any]:
         """Measure the samples; what is said of none has the form of what is said of some."""
-        if self.asked:
-            is_any = len(outputs) > 0
-            self.measured = measure_all(self.asked, outputs, targets) if is_any else self._form
+        if self.asked and len(outputs) > 0:
+            return measure_all(self.asked, outputs, targets)
+        return self._form
 
     def _scale(self) -> float:
         """Return 1 / the size of the batch that the gradient is the mean over."""
@@ -156,6 +160,12 @@ class EvaluatorSoftmax(Evaluator):
     or unlabelled samples) are not evaluated: they count neither as right nor as wrong, and the
     mean is over the others.
 
+    On a device that computes while the host does something else, the minibatch is counted when
+    somebody first reads ``loss``, ``n_err``, ``measured`` or ``confusion_matrix``, at the latest
+    when the next one is evaluated; so nobody need wait in the middle of a step. A
+    :class:`DecisionGD` that is linked to all of them takes the ``tally`` of each minibatch and
+    adds it up once it is counted.
+
     Szegedy et al., "Rethinking the inception architecture" (2016), for the smoothing.
 
     Args:
@@ -167,7 +177,13 @@ class EvaluatorSoftmax(Evaluator):
     Attributes:
         confusion_matrix: int64 (classes, classes), row = predicted, column = true; of this
             minibatch; empty when it is not computed.
+        tally: all that is counted of this minibatch.
     """
+
+    loss = Told[float]()
+    n_err = Told[int]()
+    measured = Told[dict[str, Any]]()
+    confusion_matrix = Told["NDArray[np.int64]"]()
 
     output = Input[Array]("batch classes")
     labels = Input[Array]("batch", dtype="int32")
@@ -182,6 +198,7 @@ class EvaluatorSoftmax(Evaluator):
         metrics: Sequence[Metric] = (),
         name: str | None = None,
     ) -> None:
+        self.tally = Tally()
         super().__init__(workflow, metrics=metrics, name=name)
         if not 0 <= label_smoothing < 1:
             raise InputError(
@@ -192,7 +209,7 @@ class EvaluatorSoftmax(Evaluator):
         self.class_weights = None if class_weights is None else np.asarray(class_weights, float)
         if self.class_weights is not None and not (self.class_weights >= 0).all():
             raise InputError(f"unit {self.path!r}: class_weights must be numbers, none below 0")
-        self.confusion_matrix: NDArray[np.int64] = np.zeros((0, 0), np.int64)
+        self._kept: Array | None = None
         self._weigh: Launch | None = None
 
     def initialize(self) -> None:
@@ -210,6 +227,8 @@ class EvaluatorSoftmax(Evaluator):
                     f"the output has {classes} classes"
                 )
             self._class_weights = self.declare(len(self.output), 1)
+        if self.device.reads_beside and self.output.nbytes <= _KEPT:
+            self._kept = self.declare(*self.output.shape, dtype=self.output.dtype)
 
     def prepare(self) -> None:
         """Bind the gradient."""
@@ -226,42 +245,59 @@ class EvaluatorSoftmax(Evaluator):
             arrays["class_weight"] = self._class_weights
             error = error * element("class_weight")
         error = self._weighted(error, arrays)
-        self._launch = self.device.elementwise({"err": where(label >= 0, error, 0.0)}, arrays)
+        formulas = {"err": where(label >= 0, error, 0.0)}
+        if self._kept is not None:
+            formulas["kept"], arrays["kept"] = element("p"), self._kept
+        self._launch = self.device.elementwise(formulas, arrays)
         self._rows = np.arange(len(self.output))
 
     def run(self) -> None:
         """Evaluate a minibatch.
 
         Raises:
-            DataError: a label is no class of the output.
+            DataError: a label is no class of the output; perhaps one of the minibatch before.
         """
-        labels = np.asarray(self.labels.read())
-        known = labels >= 0
-        self.samples = int(np.count_nonzero(known))
+        self.tally.counted()  # before this minibatch takes the place of the one before
+        labels = np.array(self.labels.read())
+        self.samples = int(np.count_nonzero(labels >= 0))
         if self._weigh is not None:
             self._check_labels(labels)
             self._weigh()
         # before the outputs are waited for: so it may be one launch with what makes them
         self._launch(scale=self._scale())
-        outputs = np.asarray(self.output.read())
-        weights = self._weights_of(labels)
-        if self.samples < len(labels):
+        outputs = self.output if self._kept is None else self._kept
+        count = partial(self._count, outputs, labels, self._weights_of(labels))
+        self.tally = Tally(self.samples, count=count)
+        if self._kept is None:
+            self.tally.counted()
+
+    def _count(
+        self,
+        kept: Array,
+        labels: NDArray[np.integer],
+        weights: NDArray[np.float64] | None,
+        tally: Tally,
+    ) -> None:
+        """Count a minibatch; ``labels`` and ``weights`` are of all its rows."""
+        outputs = np.asarray(kept.read())
+        if tally.samples < len(labels):
+            known = labels >= 0
             labels, outputs = labels[known], outputs[known]
             weights = None if weights is None else weights[known]
         try:
-            self.loss = _cross_entropy(
-                outputs, labels, self._rows[: self.samples], self.label_smoothing, weights
+            tally.loss = _cross_entropy(
+                outputs, labels, self._rows[: tally.samples], self.label_smoothing, weights
             )
         except IndexError:
             self._check_labels(labels)
             raise
         winners = outputs.argmax(axis=1)
-        self.n_err = int(np.count_nonzero(winners != labels))
-        self._measure(outputs, labels)
+        tally.n_err = int(np.count_nonzero(winners != labels))
+        tally.measured = self._measure(outputs, labels)
         if self.compute_confusion_matrix:
             classes = outputs.shape[1]
             pairs = np.bincount(winners * classes + labels, minlength=classes * classes)
-            self.confusion_matrix = pairs.reshape(classes, classes)
+            tally.confusion_matrix = pairs.reshape(classes, classes)
 
     def _some_targets(self, outputs: NDArray[np.floating]) -> NDArray[Any]:
         return np.zeros(len(outputs), np.int32)
@@ -279,7 +315,7 @@ class EvaluatorSoftmax(Evaluator):
         if self.class_weights is not None:
             weights = self.class_weights[labels]
         if self.has_input("sample_weights"):
-            own = np.asarray(self.sample_weights.read(), np.float64)
+            own = np.array(self.sample_weights.read(), np.float64)
             weights = own if weights is None else weights * own
         return weights
 
@@ -291,6 +327,7 @@ class EvaluatorSoftmax(Evaluator):
     def apply_update(self, updates: Sequence[Payload]) -> None:
         """Add the sums and the pairs of all parts."""
         super().apply_update(updates)
+        self.tally.samples = self.samples
         if self.compute_confusion_matrix:
             counted = [cast("NDArray[np.int64]", part["confusion_matrix"]) for part in updates]
             self.confusion_matrix = np.sum(counted, axis=0)
@@ -361,7 +398,7 @@ class EvaluatorMultiLabel(Evaluator):
         losses = np.maximum(z, 0) - z * targets + np.log1p(np.exp(-np.abs(z)))
         self.loss = float((losses.mean(axis=1) * self._weights()).sum())
         self.n_err = int(np.count_nonzero(((z > 0) != (targets > 0.5)).any(axis=1)))
-        self._measure(outputs, targets)
+        self.measured = self._measure(outputs, targets)
 
     def make_job(self, part: Part) -> Payload:
         """Return how many samples the gradient is the mean over: all."""
@@ -425,7 +462,7 @@ class EvaluatorMSE(Evaluator):
             errors = np.sqrt(errors)
         self.loss = float((errors * self._weights()).sum())
         self.metrics = (self.loss, float(errors.max()), float(errors.min()))
-        self._measure(outputs, targets.reshape(outputs.shape))
+        self.measured = self._measure(outputs, targets.reshape(outputs.shape))
         if self.has_input("class_targets") and self.has_input("labels"):
             self._classify(outputs)
 

@@ -23,6 +23,7 @@ from veloflow.units import (
 
 sys.path.insert(0, str(Path(__file__).parent))
 from training_step import BATCH, LAYERS, ours
+from turns import begin_turn
 
 pytestmark = pytest.mark.bench
 
@@ -61,7 +62,7 @@ def compare(steps, what, flop, capsys):
     times = {name: [] for name in steps}
     for _ in range(ROUNDS):
         for name, step in steps.items():
-            step()
+            begin_turn(step)
             began = time.perf_counter()
             for _ in range(2):
                 step()

@@ -14,8 +14,10 @@ from veloflow.devices.selection import open_device
 from veloflow.units import lstm, softmax, standard_workflow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parent))
 from harness import workflow_on
 from networks import Given, minibatch
+from turns import begin_turn
 
 pytestmark = pytest.mark.bench
 
@@ -66,7 +68,7 @@ def test_a_recurrent_step_beside_torch(capsys):
     times = {name: [] for name in steps}
     for _ in range(ROUNDS):
         for name, step in steps.items():
-            step()
+            begin_turn(step)
             began = time.perf_counter()
             for _ in range(5):
                 step()

@@ -8,6 +8,7 @@ import pytest
 from veloflow.devices import Program, Window
 from veloflow.devices.benchmark import SmallStep
 from veloflow.devices.expressions import element, index, scalar, tanh, where
+from veloflow.devices.opencl.grouping import grouped
 from veloflow.devices.opencl.pending import _OFTEN
 
 pytestmark = pytest.mark.opencl
@@ -326,3 +327,57 @@ def test_steps_of_the_benchmark_become_few_launches(opened):
             one.device.synchronize()
     np.testing.assert_array_equal(step.parameters.read(), wanted.parameters.read())
     assert device.info().notes == ()
+
+
+@pytest.mark.parametrize("is_plan", [True, False])
+def test_reading_waits_for_the_last_launch_that_uses_the_array(opened, is_plan):
+    """A kernel that takes long runs on while what the launch before it wrote is read."""
+    device = opened()
+    pending = device._engine._pending
+    source = """kernel void turn(global real *x, const int turns)
+{ for (int turn = 0; turn < turns; ++turn) x[0] = x[0] * 0.5f + 1; }"""
+    turn = Program("turn", source, lambda x, turns: None, ("x",), (("turns", "int"),))
+    a, x = device.zeros((6, 4)), device.zeros((1,))
+    launches = [
+        device.elementwise({"a": element("a") + 1}, {"a": a}),
+        device.program(turn, {"x": x}, (1,)),
+    ]
+
+    def launch(turns):
+        launches[0]()
+        if not is_plan:  # each is given to the driver by itself
+            pending.flush()
+        launches[1](turns=turns)
+        pending.flush()
+
+    for _ in range(_OFTEN + 1):
+        launch(1)
+        device.synchronize()
+    assert bool(pending._plans) is is_plan
+    a.write(np.arange(4.0))
+    launch(50_000_000)  # takes 0.1 s or more
+    np.testing.assert_array_equal(a.read(), np.tile(np.arange(4.0) + 1, (6, 1)))
+    last = pending._last_use(id(device._engine.block(x).root))
+    assert last.command_execution_status != 0  # it is not complete
+    assert x.read()[0] == 2
+    assert last.command_execution_status == 0
+    device.synchronize()
+    assert not pending._running
+
+
+def test_a_plan_knows_where_the_use_of_each_buffer_ends(opened):
+    step = Step(opened())
+    for number in range(_OFTEN + 2):
+        step(number)
+    pending = step.device._engine._pending
+    ((sequence, plan),) = pending._plans.items()
+    steps = [one for bound in sequence for one in bound.steps]
+    groups = grouped([one.work() for one in steps])
+    assert len(groups) > 2
+    for place, group in enumerate(groups):
+        for number in group:
+            for block in steps[number].blocks.values():
+                assert plan.ends[id(block.root)] >= place
+    used = {place: {id(block.root) for one in group for block in steps[one].blocks.values()}
+            for place, group in enumerate(groups)}  # fmt: skip
+    assert all(root in used[place] for root, place in plan.ends.items())

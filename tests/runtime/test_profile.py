@@ -25,20 +25,33 @@ def _events(path):
 
 
 def _check_structure(events):
-    """Check what the Trace Event Format wants, and that spans of a thread nest."""
-    rows = defaultdict(list)
+    """Check what the Trace Event Format wants, and that spans of a thread nest.
+
+    Perfetto drops what lacks one of these; numbers must be plain ones, for JSON has no NaN.
+    """
+    rows, named = defaultdict(list), set()
     for event in events:
-        assert event["ph"] in "XCM", event
+        assert event["ph"] in ("X", "C", "M"), event
+        assert isinstance(event["name"], str), event
+        assert event["name"]
         assert isinstance(event["pid"], int)
         assert isinstance(event["tid"], int)
         if event["ph"] == "M":
             assert event["name"] in ("process_name", "thread_name")
+            assert isinstance(event["args"]["name"], str)
             assert event["args"]["name"]
+            if event["name"] == "thread_name":
+                named.add((event["pid"], event["tid"]))
             continue
-        assert event["ts"] >= 0
-        if event["ph"] == "X":
-            assert event["dur"] >= 0
+        assert _is_number(event["ts"]), event
+        if event["ph"] == "C":
+            assert event["args"], event
+            assert all(_is_number(one) for one in event["args"].values()), event
+        else:
+            assert _is_number(event["dur"]), event
+            assert isinstance(event["cat"], str)
             rows[event["pid"], event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
+    assert rows.keys() <= named  # every row of spans says what it is
     for spans in rows.values():
         open_until = []
         for began, ended in sorted(spans, key=lambda span: (span[0], -span[1])):
@@ -46,6 +59,10 @@ def _check_structure(events):
                 open_until.pop()
             assert not open_until or ended <= open_until[-1] + 0.002
             open_until.append(ended)
+
+
+def _is_number(value):
+    return type(value) in (int, float) and 0 <= value < float("inf")
 
 
 def _names(events, category):

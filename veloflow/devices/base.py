@@ -185,6 +185,8 @@ class Device(ABC):
     least_shared: int = 0
     #: whether bytes of a data set stay bytes in its memory, and become numbers in each minibatch
     keeps_bytes: bool = False
+    #: whether an array that no launch uses any more is read at once, while other launches run
+    reads_beside: bool = False
     #: a few letters for choices of this user that change the last bits of results; usually none
     fingerprint: str = ""
 

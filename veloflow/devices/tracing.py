@@ -142,6 +142,7 @@ class _Front(Device):
     has_one_thread = _of_the_other("has_one_thread")
     least_shared = _of_the_other("least_shared")
     keeps_bytes = _of_the_other("keeps_bytes")
+    reads_beside = _of_the_other("reads_beside")
     fingerprint = _of_the_other("fingerprint")
 
     # -- memory: all of it is the other device's ----------------------------------------------

@@ -78,6 +78,8 @@ class OpenCLDevice(Device):
         tuning: Tuning | None = None,
     ) -> None:
         self.name = hardware.name
+        #: elsewhere whoever reads waits for the whole queue
+        self.reads_beside = hardware.is_cpu
         self._engine = Engine(hardware, cache=cache, limit=limit, sources=sources, tuning=tuning)
         self.fingerprint = self._engine.tuning.fingerprint(hardware.facts)
 

@@ -236,8 +236,8 @@ class Engine:
         assert self._pending is not None
         return defer(self._pending, steps, scalars)
 
-    def _merged(self, steps: Sequence[Step]) -> Callable[[Sequence[Given]], None]:
-        """Return a launch of all these steps at once."""
+    def _merged(self, steps: Sequence[Step]) -> Callable[[Sequence[Given]], Any]:
+        """Return a launch of all these steps at once, which returns its event."""
         recipe, trial = merged_recipe([(one.source, one.call) for one in steps])
         program = self.compiler.program(recipe, lambda: trial)
         return merged_launch(self.queue, program, steps, self.hardware.compute_units)

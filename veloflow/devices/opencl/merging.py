@@ -121,8 +121,11 @@ def _shrunk(argument: Any, number: int) -> Any:
 
 def merged_launch(
     queue: Any, program: Any, steps: Sequence[Step], compute_units: int
-) -> Callable[[Sequence[Given]], None]:
-    """Return what enqueues the one kernel of these steps, given the numbers of each."""
+) -> Callable[[Sequence[Given]], Any]:
+    """Return what enqueues the one kernel of these steps, given the numbers of each.
+
+    It returns the event of the launch.
+    """
     kernel = cl.Kernel(program, _MERGED)
     first, items, keep = 0, 1, []
     scalars: list[tuple[int, dict[str, Scalar]]] = []
@@ -144,13 +147,13 @@ def merged_launch(
     enqueue = partial(cl.enqueue_nd_range_kernel, queue, kernel, (items,), (1,))
     last: list[Mapping[str, float] | None] = [None] * len(steps)
 
-    def launch(given: Sequence[Given], *, _keep: object = keep) -> None:
+    def launch(given: Sequence[Given], *, _keep: object = keep) -> Any:
         for number, own in scalars:
             numbers = given[number]
             if numbers is not None and numbers != last[number]:
                 for name, scalar in own.items():
                     scalar.set(numbers[name])
                 last[number] = numbers
-        enqueue()
+        return enqueue()
 
     return launch

@@ -77,8 +77,16 @@ class Bound:
         object.__setattr__(self, "roots", roots)
 
 
-#: what a plan does: it is given the numbers of each launch
-Plan: TypeAlias = Callable[[Sequence[Given]], None]
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a sequence is given to the driver.
+
+    ``run`` takes the numbers of each launch and returns the events of what it enqueued, in order.
+    ``ends`` tells for each buffer which of these is the last that uses it.
+    """
+
+    run: Callable[[Sequence[Given]], Sequence[Any]]
+    ends: Mapping[int, int]
 
 
 class Pending:
@@ -93,13 +101,14 @@ class Pending:
     def __init__(
         self,
         queue: Any,
-        merge: Callable[[Sequence[Step]], Callable[[Sequence[Given]], None]],
+        merge: Callable[[Sequence[Step]], Callable[[Sequence[Given]], Any]],
         note: Callable[[str], None],
     ) -> None:
         self._merge, self._note = merge, note
         self._bound: list[Bound] = []
         self._given: list[Given] = []
-        self._busy: set[int] = set()  #: buffers of launches that may still be running
+        #: what may still be running, the newest last: where buffers end, and the events
+        self._running: dict[tuple[Bound, ...], tuple[Mapping[int, int], Sequence[Any]]] = {}
         self._seen: OrderedDict[tuple[Bound, ...], int] = OrderedDict()
         self._plans: OrderedDict[tuple[Bound, ...], Plan] = OrderedDict()
         self._last: set[Bound] = set()  #: with which plans end
@@ -131,32 +140,48 @@ class Pending:
         with self._lock:
             sequence, given = tuple(self._bound), self._given
             self._bound, self._given = [], []
-            for bound in sequence:
-                self._busy |= bound.roots
             plan = None if self._is_watched else self._plans.get(sequence)
-            if plan is not None:
-                plan(given)
-            elif not self._is_watched and self._is_often(sequence):
+            if plan is None and not self._is_watched and self._is_often(sequence):
                 self._remember(sequence, given)
-            else:
-                self._run(sequence, given)
+                return
+            plan = plan or self._plain(sequence)
+            # the queue is in order: what the same launches did before is done before
+            self._running.pop(sequence, None)
+            self._running[sequence] = plan.ends, plan.run(given)
+            if len(self._running) > _REMEMBERED:
+                _, events = self._running.pop(next(iter(self._running)))
+                events[-1].wait()
 
     def finish(self) -> None:
         """Wait for all launches."""
         self.flush()
         self._finish()
-        self._busy.clear()
+        self._running.clear()
 
     def settle(self, block: Block, *, is_written: bool) -> None:
-        """Wait until no launch uses the memory of a block.
+        """Wait until no launch uses the memory of a block; others may still run.
 
         Who writes is told about the past alone: what was asked for before begins now.
         """
         root = id(block.root)
         if is_written or any(root in bound.roots for bound in self._bound):
             self.flush()
-        if root in self._busy:
-            self.finish()
+        event = self._last_use(root)
+        if event is None:
+            return
+        if self._is_watched:
+            self.finish()  # which tells of the wait
+        else:
+            event.wait()
+
+    def _last_use(self, root: int) -> Any:
+        """Return the event of the last launch that uses the buffer; None where there is none."""
+        with self._lock:
+            for ends, events in reversed(self._running.values()):
+                place = ends.get(root)
+                if place is not None:
+                    return events[place]
+        return None
 
     def _is_often(self, sequence: tuple[Bound, ...]) -> bool:
         count = self._seen.pop(sequence, 0) + 1
@@ -167,30 +192,39 @@ class Pending:
             self._seen.popitem(last=False)
         return count >= _OFTEN
 
-    def _run(self, sequence: Sequence[Bound], given: Sequence[Given]) -> None:
+    def _plain(self, sequence: Sequence[Bound]) -> Plan:
+        """Return the plan of launches as they are; all their memory is in use until the last."""
+        roots = frozenset[int]().union(*(bound.roots for bound in sequence))
+        return Plan(partial(self._run, sequence), dict.fromkeys(roots, 0))
+
+    def _run(self, sequence: Sequence[Bound], given: Sequence[Given]) -> Sequence[Any]:
+        event = None
         for bound, numbers in zip(sequence, given, strict=True):
             if numbers is not None:
                 bound.set_scalars(numbers)
             for step in bound.steps:
-                self._enqueue(self.queue, step.kernel, step.call.size, step.call.local)
+                event = self._enqueue(self.queue, step.kernel, step.call.size, step.call.local)
+        return (event,)
 
     # -- plans --------------------------------------------------------------------------------
 
     def _remember(self, sequence: tuple[Bound, ...], given: Sequence[Given]) -> None:
         """Run a sequence, and make a plan of it that gives the same bits."""
         del self._seen[sequence]
-        plain: Plan = lambda numbers: self._run(sequence, numbers)  # noqa: E731 - it is kept
+        plain = self._plain(sequence)
         try:
             plan = self._planned(sequence)
         except (KernelError, cl.Error) as error:
             self._note(f"launches stay apart: {error}")
             plan = plain
-            plain(given)
+            plain.run(given)
+            self.queue.finish()
         else:
             if not self._agree(sequence, plain, plan, given):
                 names = ", ".join(step.call.kernel for bound in sequence for step in bound.steps)
                 self._note(f"launches stay apart: as one they give other numbers ({names})")
                 plan = plain
+        self._running.clear()  # both ways end with a wait for all
         self._plans[sequence] = plan
         if len(self._plans) > _REMEMBERED:
             self._plans.popitem(last=False)
@@ -198,9 +232,12 @@ class Pending:
 
     def _planned(self, sequence: tuple[Bound, ...]) -> Plan:
         steps = [(step, place) for place, bound in enumerate(sequence) for step in bound.steps]
-        launches: list[tuple[Callable[[Sequence[Given]], None], list[int]]] = []
+        launches: list[tuple[Callable[[Sequence[Given]], Any], list[int]]] = []
+        ends: dict[int, int] = {}
         for group in grouped([step.work() for step, _ in steps]):
             members = [steps[number] for number in group]
+            for step, _ in members:
+                ends.update((id(block.root), len(launches)) for block in step.blocks.values())
             if len(group) > 1:
                 run = self._merge([step for step, _ in members])
             else:
@@ -208,16 +245,15 @@ class Pending:
                 run = partial(self._alone, sequence[place], step)
             launches.append((run, [place for _, place in members]))
 
-        def plan(given: Sequence[Given]) -> None:
-            for run, places in launches:
-                run([given[place] for place in places])
+        def run_all(given: Sequence[Given]) -> Sequence[Any]:
+            return [run([given[place] for place in places]) for run, places in launches]
 
-        return plan
+        return Plan(run_all, ends)
 
-    def _alone(self, bound: Bound, step: Step, given: Sequence[Given]) -> None:
+    def _alone(self, bound: Bound, step: Step, given: Sequence[Given]) -> Any:
         if given[0] is not None:
             bound.set_scalars(given[0])
-        self._enqueue(self.queue, step.kernel, step.call.size, step.call.local)
+        return self._enqueue(self.queue, step.kernel, step.call.size, step.call.local)
 
     def _agree(
         self,
@@ -237,12 +273,12 @@ class Pending:
         hosts = [host for host in blocks.values() if host is not None]
         self.queue.finish()
         before = [host.copy() for host in hosts]
-        plain(given)
+        plain.run(given)
         self.queue.finish()
         wanted = [host.copy() for host in hosts]
         for host, values in zip(hosts, before, strict=True):
             host[...] = values
-        plan(given)
+        plan.run(given)
         self.queue.finish()
         is_one = all(_same_bits(a, b) for a, b in zip(hosts, wanted, strict=True))
         for host, values in zip(hosts, wanted, strict=True):

@@ -35,13 +35,14 @@ class KernelWatch:
         event.wait()
         return ended - began, event.profile.queued - (began + ended) // 2
 
-    def enqueue(self, queue: Any, kernel: Any, size: Any, local: Any) -> None:
-        """Enqueue a kernel and keep its event."""
+    def enqueue(self, queue: Any, kernel: Any, size: Any, local: Any) -> Any:
+        """Enqueue a kernel; keep its event and return it."""
         event = cl.enqueue_nd_range_kernel(queue, kernel, size, local)
         name = self._names.get(kernel)
         if name is None:
             name = self._names[kernel] = kernel.function_name
         self._events.append((name, self._observer.operation_name, event))
+        return event
 
     def finish(self) -> None:
         """Wait for all launches, and tell of the wait."""
