@@ -189,6 +189,15 @@ def test_large_outputs_are_counted_at_once(opencl_device):
 
 
 @pytest.mark.slow
+def test_a_run_is_the_same_to_the_last_bit(opencl_device, at_once):
+    late = veloflow.run("digits_mlp", device=opencl_device, epochs=2)
+    at_once()
+    wanted = veloflow.run("digits_mlp", device=opencl_device, epochs=2)
+    assert late.epochs == wanted.epochs
+    assert late.parameters_sha256 == wanted.parameters_sha256
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("minibatch", [2, 5, 16, 30])
 def test_a_checkpoint_in_mid_class_has_all_that_was_found(opencl_device, tmp_path, minibatch):
     """digits_mlp has 6 minibatches of validation and 24 of training."""
