@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Decision", "DecisionGD", "DecisionMSE"]
 
 
-class Found(Protocol):
+class _Found(Protocol):
     """What was found in a minibatch: a tally, or the linked inputs of a decision."""
 
     @property
@@ -136,7 +136,7 @@ class Decision(Unit):
 
     # -- what subclasses fill in --------------------------------------------------------------
 
-    def _measure(self, found: Found) -> dict[str, float]:
+    def _measure(self, found: _Found) -> dict[str, float]:
         """Return the sums that a minibatch adds to its class."""
         return {"samples": found.samples, "loss": found.loss}
 
@@ -178,9 +178,9 @@ class Decision(Unit):
 
     def _take_in(self, kind: int) -> None:
         """Add up what was found in this minibatch."""
-        self._add(kind, self.epoch_number, cast("Found", self))
+        self._add(kind, self.epoch_number, cast("_Found", self))
 
-    def _add(self, kind: int, epoch: int, found: Found) -> None:
+    def _add(self, kind: int, epoch: int, found: _Found) -> None:
         """Add what was found in a minibatch to the sums of its class."""
         loss = found.loss
         if not math.isfinite(loss):
@@ -347,13 +347,13 @@ class DecisionGD(Decision):
             kind, epoch, tally = self._awaited.popleft()
             self._add(kind, epoch, tally.counted())
 
-    def _add(self, kind: int, epoch: int, found: Found) -> None:
+    def _add(self, kind: int, epoch: int, found: _Found) -> None:
         super()._add(kind, epoch, found)
         if self.has_input("confusion_matrix"):
             name = CLASS_NAMES[kind]
             self._pairs[name] = self._pairs.get(name, 0) + found.confusion_matrix
 
-    def _measure(self, found: Found) -> dict[str, float]:
+    def _measure(self, found: _Found) -> dict[str, float]:
         return {**super()._measure(found), "n_errors": found.n_err}
 
     def _record(self, sums: Mapping[str, float]) -> dict[str, Any]:
@@ -429,7 +429,7 @@ class DecisionMSE(Decision):
             self._extremes[kind] = max(largest, high), min(smallest, low)
         super().run()
 
-    def _measure(self, found: Found) -> dict[str, float]:
+    def _measure(self, found: _Found) -> dict[str, float]:
         wrong = {"n_errors": found.n_err} if self.has_input("n_err") else {}
         return {**super()._measure(found), **wrong}
 
