@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -18,10 +21,31 @@ __all__ = ["BreastCancerLoader", "DigitsLoader", "WineLoader", "digits"]
 @cache
 def digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the pixels of 1,797 handwritten digits (n, 64), in [-1, 1], and their classes (n,)."""
-    from sklearn.datasets import load_digits
-
-    data, labels = load_digits(return_X_y=True)
+    data, labels = _samples("digits", "digits.csv.gz")
     return data / 8.0 - 1.0, labels
+
+
+def _samples(
+    name: str, file: str, header: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the samples (n, features) and classes (n,) of a data set of scikit-learn's.
+
+    Its file is read here: importing scikit-learn takes a second, which every slave would wait.
+
+    Args:
+        name: by which scikit-learn loads it.
+        file: where it is kept, a table whose last column is the class.
+        header: how many lines stand before the table.
+    """
+    found = find_spec("sklearn")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    path = folder / "datasets" / "data" / file
+    if not path.is_file():  # a release that keeps it elsewhere knows where
+        load = getattr(importlib.import_module("sklearn.datasets"), f"load_{name}")
+        data, labels = load(return_X_y=True)
+        return data, labels
+    table = np.loadtxt(path, delimiter=",", skiprows=header)
+    return table[:, :-1], table[:, -1].astype(np.int64)
 
 
 @final
@@ -49,9 +73,7 @@ class WineLoader(FullBatchLoader):
 
     def load_samples(self) -> Samples:
         """Return the wines."""
-        from sklearn.datasets import load_wine
-
-        data, labels = load_wine(return_X_y=True)
+        data, labels = _samples("wine", "wine_data.csv", header=1)
         return Samples(data, labels, (0, 0, len(data)))
 
 
@@ -64,7 +86,5 @@ class BreastCancerLoader(FullBatchLoader):
 
     def load_samples(self) -> Samples:
         """Return the tumours."""
-        from sklearn.datasets import load_breast_cancer
-
-        data, labels = load_breast_cancer(return_X_y=True)
+        data, labels = _samples("breast_cancer", "breast_cancer.csv", header=1)
         return Samples(data, labels, (0, 0, len(data)))

@@ -69,7 +69,7 @@ def on_dask(log: str, calls: int, seconds: float) -> float:
     from distributed import Client, LocalCluster
 
     with LocalCluster(
-        n_workers=SLAVES, threads_per_worker=1, dashboard_address=None
+        n_workers=SLAVES, threads_per_worker=1, dashboard_address="127.0.0.1:0"
     ) as cluster, Client(cluster) as client:  # fmt: skip
         client.wait_for_workers(SLAVES)
         began = time.time()

@@ -1,32 +1,43 @@
-"""Slaves on engines: from the command to the first slave, and from a kill to the next one."""
+"""Slaves on engines: from the command to the first job, and from a kill to a new slave's first."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
-from engine_runs import LONG, children_running, run_on
+from engine_runs import LONG, children_running, has_child
+
+import veloflow
+from veloflow.core import EpochDone
+from veloflow.errors import UnitError, VeloflowError
 
 pytestmark = [pytest.mark.bench, pytest.mark.filterwarnings("default")]
 
-_ROUNDS = 3
+_ROUNDS = 5
+#: seconds in which each thing that is waited for has to happen
+_LIMIT = 60.0
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def dask_client():
     """Give a client of a Dask cluster of two worker processes."""
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_cluster():
     """Give the module ray, connected to a cluster of this machine."""
     ray = pytest.importorskip("ray")
@@ -35,61 +46,138 @@ def ray_cluster():
     ray.shutdown()
 
 
-def seconds_to_first_slave(*words: str):
-    """Run the command, and return after how long its first slave had joined."""
+@pytest.fixture
+def spark_context():
+    """Give a Spark context with two threads on this machine."""
+    pyspark = pytest.importorskip("pyspark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        conf = pyspark.SparkConf().setMaster("local[2,1000000]").setAppName("bench")
+        conf.set("spark.ui.enabled", "false").set("spark.driver.host", "127.0.0.1")
+        context = pyspark.SparkContext(conf=conf)
+        yield context
+        context.stop()
+
+
+def slaves_at_work(story: Path) -> set[str]:
+    """Return the slaves that have got a job, as the master tells while it runs."""
+    if not story.exists():
+        return set()
+    lines = story.read_text().splitlines()
+    return {line.split()[1] for line in lines if " got " in line}
+
+
+def wait_for_another(story: Path, known: set[str]) -> None:
+    until = time.monotonic() + _LIMIT
+    while slaves_at_work(story) <= known:
+        assert time.monotonic() < until, "no new slave got a job"
+        time.sleep(0.005)
+
+
+def seconds_to_first_job(folder: Path, *words: str) -> float:
+    """Run the command, and return after how long a slave had its first job."""
+    story = folder / "story"
+    story.unlink(missing_ok=True)
     began = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-m", "veloflow", "run", "digits_mlp", "epochs=1", "--device", "numpy",
-         "--slaves", "2", *words],
+         "--slaves", "1", "--story", str(story), *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
+        wait_for_another(story, set())
+        found = time.monotonic() - began
         assert process.stdout is not None
-        found = [time.monotonic() - began for line in process.stdout if "joined" in line]
-    assert process.returncode == 0
-    return found[0]
+        said = process.stdout.read()
+    assert process.returncode == 0, said
+    return found
 
 
-def report(what, local, engine):
-    print(
-        f"\n{what}: {statistics.median(engine):.2f} s to the first slave "
-        f"(local slaves {statistics.median(local):.2f} s)"
-    )
+def report_start(engine: str, folder: Path, *words: str) -> None:
+    """Measure starts on an engine and on this machine in turns, and print both."""
+    options = ("--on", engine, *words)
+    rounds = [(seconds_to_first_job(folder), seconds_to_first_job(folder, *options))
+              for _ in range(_ROUNDS)]  # fmt: skip
+    for name, seconds in zip(("a local slave", engine), zip(*rounds, strict=True), strict=True):
+        print(f"\n{name}: first job {show(seconds)} after the command", end="")
 
 
-def test_start_on_dask(dask_client):
-    words = ("--on", "dask", "--engine-option", f"address={dask_client.scheduler.address}")
-    rounds = [(seconds_to_first_slave(), seconds_to_first_slave(*words)) for _ in range(_ROUNDS)]
-    report("Dask", *zip(*rounds, strict=True))
+def report_kills(engine: object, folder: Path, kill) -> None:
+    """Kill by ``kill`` again and again in a run of two slaves; print when others had jobs."""
+    story, found, faults = folder / "kills", [], []
+
+    def strike():
+        try:
+            wait_for_another(story, set())
+            time.sleep(1.0)
+            for _ in range(_ROUNDS):
+                known = slaves_at_work(story)
+                began = time.monotonic()
+                kill()
+                wait_for_another(story, known)
+                found.append(time.monotonic() - began)
+                time.sleep(1.0)
+        except Exception as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=strike)
+
+    class EnoughError(VeloflowError):
+        """All was seen."""
+
+    def look(event):
+        time.sleep(0.02)  # leaves some of the two cores to the one that starts
+        if not thread.is_alive():
+            raise EnoughError
+
+    def watch(session):
+        session.events.subscribe(EpochDone, look)
+        thread.start()
+
+    with contextlib.suppress(UnitError, EnoughError):
+        veloflow.run(LONG, epochs=10**6, device="numpy", on=engine, slaves=2, story=story,
+                     watch=watch)  # fmt: skip
+    thread.join()
+    assert not faults, faults
+    print(f"\na new slave's first job {show(found)} after the kill")
 
 
-def test_start_on_ray(ray_cluster):
-    words = (
-        "--on",
-        "ray",
-        "--engine-option",
-        f"address={ray_cluster.get_runtime_context().gcs_address}",
-    )
-    rounds = [(seconds_to_first_slave(), seconds_to_first_slave(*words)) for _ in range(_ROUNDS)]
-    report("Ray", *zip(*rounds, strict=True))
+def show(seconds) -> str:
+    rounds = ", ".join(f"{one:.2f}" for one in seconds)
+    return f"{statistics.median(seconds):.2f} s ({rounds})"
 
 
-def seconds_to_next_slave(engine, kill):
-    seen = run_on(engine, kill=kill, epochs=400, workflow=LONG)
-    killed = seen.when("KILLED")
-    return seen.when("joined", after=killed) - killed
+def test_start_on_dask(dask_client, tmp_path):
+    report_start("dask", tmp_path, "--engine-option", f"address={dask_client.scheduler.address}")
 
 
-def test_a_worker_of_dask_dies(dask_client):
+def test_a_worker_of_dask_dies(dask_client, tmp_path):
     def kill():
         os.kill(next(iter(dask_client.run(os.getpid).values())), signal.SIGKILL)
 
-    found = [seconds_to_next_slave(dask_client, kill) for _ in range(_ROUNDS)]
-    print(f"\nDask: a new slave {statistics.median(found):.2f} s after the kill")
+    report_kills(dask_client, tmp_path, kill)
 
 
-def test_an_actor_of_ray_dies(ray_cluster):
+def test_start_on_ray(ray_cluster, tmp_path):
+    address = ray_cluster.get_runtime_context().gcs_address
+    report_start("ray", tmp_path, "--engine-option", f"address={address}")
+
+
+def test_an_actor_of_ray_dies(ray_cluster, tmp_path):
     def kill():
         os.kill(children_running("_Slave")[0], signal.SIGKILL)
 
-    found = [seconds_to_next_slave(ray_cluster, kill) for _ in range(_ROUNDS)]
-    print(f"\nRay: a new slave {statistics.median(found):.2f} s after the kill")
+    report_kills(ray_cluster, tmp_path, kill)
+
+
+def test_start_on_spark(tmp_path):
+    pytest.importorskip("pyspark")
+    report_start("spark", tmp_path)
+
+
+def test_a_worker_of_spark_dies(spark_context, tmp_path):
+    def kill():
+        workers = (one for one in children_running("pyspark.daemon") if has_child(one, "veloflow"))
+        os.kill(next(workers), signal.SIGKILL)
+
+    report_kills(spark_context, tmp_path, kill)

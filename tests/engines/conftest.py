@@ -31,7 +31,7 @@ def local_long():
 def dask_client():
     """Give a client of a Dask cluster of two worker processes."""
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
@@ -77,6 +77,7 @@ def ssh_server(tmp_path):
         )
         await process.redirect(stdin=child.stdin, stdout=child.stdout)
         process.exit(await child.wait())
+        await process.wait_closed()
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -100,6 +101,8 @@ def ssh_server(tmp_path):
     async def close():
         server.close()
         await server.wait_closed()
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=10)
 
     asyncio.run_coroutine_threadsafe(close(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)

@@ -100,7 +100,7 @@ def test_dask_adds_and_takes_workers(local_long):
     import distributed
 
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as one,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as one,
         distributed.Client(one, set_as_default=False) as client,
     ):
 

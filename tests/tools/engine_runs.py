@@ -37,7 +37,8 @@ LONG = Path(__file__).with_name("long_digits.py")
 def run_on(engine, *, kill=None, epochs=3, workflow="digits_mlp", pause=0.0, **settings):
     """Run a workflow; call ``kill`` when the first slave has joined, and note the time.
 
-    The master sleeps for ``pause`` seconds after each epoch, so that an engine has time.
+    Until ``kill`` is done the master sleeps for ``pause`` seconds after each epoch, so that an
+    engine has time.
     """
     seen = Watched()
     began = time.monotonic()
@@ -50,7 +51,11 @@ def run_on(engine, *, kill=None, epochs=3, workflow="digits_mlp", pause=0.0, **s
 
     def watch(session):
         session.events.subscribe(Message, hear)
-        session.events.subscribe(EpochDone, lambda one: time.sleep(pause))
+        session.events.subscribe(EpochDone, rest)
+
+    def rest(event):
+        if thread is not None and thread.is_alive():
+            time.sleep(pause)
 
     def strike():
         if joined.wait(120):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import ready, workflow_on
-from scipy.stats import chi2_contingency, ks_2samp
+from scipy.stats import chi2, chi2_contingency, ks_2samp
 
 from veloflow.core import Events, Message
 from veloflow.errors import InputError
 from veloflow.units import ArrayLoader
-from veloflow.units.drift import feature_drift, label_drift
+from veloflow.units.drift import _chi_squared_tail, feature_drift, label_drift
 
 
 def test_labels_are_compared_as_scipy_does():
@@ -21,6 +21,13 @@ def test_labels_are_compared_as_scipy_does():
     assert found.p == pytest.approx(expected.pvalue)
     assert found.what == "label 'a' has 50.0 % and 20.0 %"
     assert label_drift({"a": 5}, {"a": 9}).p == 1
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 9, 10, 99, 1000])
+def test_the_tail_of_chi_squared_is_that_of_scipy(freedom):
+    for statistic in (0.0, 1e-3, 0.5, freedom / 2, freedom, 2.5 * freedom, 700.0):
+        expected = chi2.sf(statistic, freedom)
+        assert _chi_squared_tail(freedom, statistic) == pytest.approx(expected, rel=1e-9)
 
 
 def test_features_are_compared_as_scipy_does():

@@ -73,7 +73,7 @@ class DaskLauncher(Launcher[DaskOptions]):
         options = self.options
         if not (options.address or options.scheduler_file):
             self._cluster = dask.LocalCluster(
-                n_workers=self._wanted or 1, threads_per_worker=1, dashboard_address=None
+                n_workers=self._wanted or 1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
             )
         where = options.address or options.scheduler_file
         try:
