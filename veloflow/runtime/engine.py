@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "describe"]
 
 #: how often a launcher looks after its slaves, in seconds
-_EVERY = 0.5
+_EVERY = 0.2
 #: seconds that slaves have to return after the master's last word
 _GRACE = 3.0
 

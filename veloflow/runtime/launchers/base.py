@@ -94,7 +94,7 @@ class Launcher(ABC, Generic[O]):
         """
 
     def tend(self) -> Iterable[str]:
-        """Look after the slaves every half second: what the engine lost is asked for again.
+        """Look after the slaves five times a second: what the engine lost is asked for again.
 
         Yields lines for the user.
         """
