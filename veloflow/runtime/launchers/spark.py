@@ -1,26 +1,35 @@
-"""Slaves as tasks of a Spark job, which Spark starts again when an executor or a task dies.
+"""Slaves as tasks of Spark, which Spark starts again when an executor or a task dies.
 
-Plain tasks, not barrier mode: in that one the first loss aborts the whole job, and executors can
-be neither added nor taken away.
+Each is a job of its own, so that one can be let go without the others. Plain tasks, not barrier
+mode: in that one the first loss aborts the whole job, and executors can be neither added nor taken
+away.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 import veloflow
 from veloflow.errors import EngineError
-from veloflow.runtime.launchers.base import Launcher, Reach, look_whether_open, missing_extra
-from veloflow.runtime.launchers.task import serve
+from veloflow.runtime.launchers.base import (
+    Launcher,
+    Reach,
+    last_line,
+    look_whether_open,
+    missing_extra,
+)
+from veloflow.runtime.launchers.task import RefusedError, serve
 
 if TYPE_CHECKING:
     from veloflow.runtime.offer import Offer
@@ -29,6 +38,8 @@ __all__ = ["SparkLauncher", "SparkOptions"]
 
 #: Spark counts a task's failures for as long as the job lives: a week of losses must not end it
 _FAILURES = 1_000_000
+#: seconds in which a first task has to run
+_LOOK = 60.0
 
 
 class SparkOptions(msgspec.Struct, frozen=True):
@@ -45,20 +56,27 @@ class SparkOptions(msgspec.Struct, frozen=True):
 
 @dataclass(eq=False)
 class _Job:
-    """A job of Spark whose tasks are slaves."""
+    """A job of Spark that is one slave.
+
+    Attributes:
+        group: by which Spark cancels it.
+        thread: waits for its end.
+        is_cancelled: it is not wanted any more.
+        said: why there is no slave, if it cannot start.
+    """
 
     group: str
-    thread: threading.Thread | None = None
+    thread: threading.Thread
     is_cancelled: bool = False
+    said: list[str] = field(default_factory=list)
 
-    def join(self, seconds: float) -> None:
-        """Wait for its end, but no longer."""
-        if self.thread is not None:
-            self.thread.join(max(0.0, seconds))
+    def join(self, until: float) -> None:
+        """Wait for its end, but no longer than until then."""
+        self.thread.join(max(0.0, until - time.monotonic()))
 
 
 class SparkLauncher(Launcher[SparkOptions]):
-    """Runs a job whose tasks are the slaves, and one for each slave that is wanted besides."""
+    """Runs a job of one task for each slave."""
 
     name: ClassVar[str] = "spark"
     extra: ClassVar[str] = "spark"
@@ -78,9 +96,9 @@ class SparkLauncher(Launcher[SparkOptions]):
         self._context: Any = getattr(self.handle, "sparkContext", self.handle)
         self._is_own = self._context is None
         self._group = f"veloflow-{secrets.token_hex(4)}"
-        self._jobs: list[_Job] = []  # the first has the slaves that are always there
+        self._numbers = itertools.count(1)
+        self._jobs: list[_Job] = []
         self._leaving: list[_Job] = []
-        self._fault: BaseException | None = None
         if self.options.master.startswith("spark://") and self._context is None:
             address = self.options.master.removeprefix("spark://")
             look_whether_open(self.name, address, "start one with start-master.sh")
@@ -111,49 +129,54 @@ class SparkLauncher(Launcher[SparkOptions]):
         return Reach(host, host)
 
     def start(self, count: int, offer: Offer) -> None:
-        """Start a job of so many tasks; for 0, as many as Spark runs at a time."""
+        """Start so many jobs; for 0, as many as Spark runs at a time."""
         if self._context is None:
             self._start_context(max(count, self.most))
-        self._count = count or int(self._context.defaultParallelism)
         self._look()
         self._offer = offer
-        self._launch(range(self._count))
+        self.resize(count or int(self._context.defaultParallelism))
 
     def resize(self, count: int) -> None:
-        """Add jobs of one task, or cancel them: Spark then ends their workers, and slaves leave."""
-        while self._count < count:
-            self._launch(range(self._count, self._count + 1))
-            self._count += 1
-        while self._count > count and len(self._jobs) > 1:
-            self._leaving.append(self._jobs.pop())
-            self._leaving[-1].is_cancelled = True
-            self._context.cancelJobGroup(self._leaving[-1].group)
-            self._count -= 1
+        """Add jobs, or cancel the latest: Spark then ends their workers, and slaves leave."""
+        while len(self._jobs) < count:
+            self._jobs.append(self._launch(next(self._numbers)))
+        while len(self._jobs) > count:
+            self._leaving.append(job := self._jobs.pop())
+            self._cancel(job)
 
-    def _launch(self, places: range) -> None:
-        document, cores = self._offer.encode(), self.options.cores
+    def _launch(self, number: int) -> _Job:
+        document, cores, group = self._offer.encode(), self.options.cores, f"{self._group}-{number}"
 
         def slave(numbers: Iterator[int]) -> Iterator[str]:
             for number in numbers:
-                yield serve(document, f"spark-{number + 1}", cores)
-
-        tasks = self._context.parallelize(places, len(places)).mapPartitions(slave)
-        job = _Job(f"{self._group}-{len(self._jobs) + len(self._leaving)}")
+                try:
+                    serve(document, f"spark-{number}", cores)
+                except RefusedError as error:  # raised, Spark would try it again for ever
+                    yield str(error)
 
         def run() -> None:
-            self._context.setJobGroup(job.group, "veloflow slaves", interruptOnCancel=True)
+            self._context.setJobGroup(group, "a slave of veloflow", interruptOnCancel=True)
             try:
-                tasks.collect()
+                if not job.is_cancelled:
+                    task = self._context.parallelize([number], 1).mapPartitions(slave)
+                    job.said += task.collect()
             except Exception as error:
                 if not job.is_cancelled:
-                    self._fault = error
+                    lines = [line.strip() for line in str(error).splitlines() if "slave" in line]
+                    job.said.append(lines[0] if lines else last_line(str(error)))
 
-        job.thread = threading.Thread(target=run, name="spark-slaves", daemon=True)
+        job = _Job(group, threading.Thread(target=run, name="spark-slave", daemon=True))
         job.thread.start()
-        self._jobs.append(job)
+        return job
+
+    def _cancel(self, job: _Job) -> None:
+        job.is_cancelled = True
+        self._context.cancelJobGroup(job.group)
 
     def _look(self) -> None:
-        """See that executors have this veloflow: Spark would repeat a failing task for ever."""
+        """See that there are executors with this veloflow, which else would fail again for ever."""
+        group = f"{self._group}-look"
+        outcome: Future[list[str]] = Future()
 
         def look(number: int) -> str:  # has no name of this package, so it is sent whole
             try:
@@ -162,7 +185,28 @@ class SparkLauncher(Launcher[SparkOptions]):
                 return ""
             return veloflow.__version__
 
-        found = self._context.parallelize(range(self._count), self._count).map(look).collect()
+        def run() -> None:
+            self._context.setJobGroup(group, "a look for veloflow", interruptOnCancel=True)
+            try:
+                count = int(self._context.defaultParallelism)
+                places = self._context.parallelize(range(count), count)
+                outcome.set_result(places.map(look).collect())
+            except Exception as error:
+                outcome.set_exception(error)
+
+        threading.Thread(target=run, name="spark-look", daemon=True).start()
+        try:
+            found = outcome.result(_LOOK)
+        except TimeoutError:
+            self._context.cancelJobGroup(group)
+            raise EngineError(
+                f"--on spark: {self._context.master} had no executor for {_LOOK:g} s; start one "
+                "with start-worker.sh, or wait until one has free cores"
+            ) from None
+        except Exception as error:
+            raise EngineError(
+                f"--on spark: a first task failed: {last_line(str(error))}"
+            ) from error
         for version in found:
             if version != veloflow.__version__:
                 raise EngineError(
@@ -172,23 +216,26 @@ class SparkLauncher(Launcher[SparkOptions]):
                 )
 
     def tend(self) -> Iterable[str]:
-        """Say why Spark gave the job up, if it did."""
-        if self._fault is not None:
-            lines = [line for line in str(self._fault).splitlines() if "slave" in line]
-            why = lines[0].strip() if lines else str(self._fault)
-            yield f"spark: the job of the slaves ended: {why}"
-            self._fault = None
+        """Say which slaves cannot start; cancel again those whose job had not begun."""
+        self._leaving = [job for job in self._leaving if job.thread.is_alive()]
+        for job in self._leaving:
+            self._cancel(job)
+        for job in [job for job in self._jobs if job.said]:
+            self._jobs.remove(job)
+            yield f"spark: {job.said[0]}"
+            if not self._jobs:
+                raise EngineError(f"--on spark: {job.said[0]}; no slave is left")
 
     def stop(self, grace: float) -> None:
         """Wait for the tasks to return, cancel the others, stop a context that was started here."""
         until = time.monotonic() + grace
         for job in (*self._jobs, *self._leaving):
-            job.join(until - time.monotonic())
-        alive = [job for job in self._jobs if job.thread is not None and job.thread.is_alive()]
+            job.join(until)
+        alive = [job for job in self._jobs if job.thread.is_alive()]
         for job in alive:
-            job.is_cancelled = True
-            self._context.cancelJobGroup(job.group)
+            self._cancel(job)
+        until = time.monotonic() + grace
         for job in alive:
-            job.join(grace)
+            job.join(until)
         if self._is_own and self._context is not None:
             self._context.stop()

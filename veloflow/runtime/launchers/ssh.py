@@ -16,7 +16,7 @@ import msgspec
 
 from veloflow.errors import EngineError, OptionError
 from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra, own_address
-from veloflow.runtime.launchers.task import command
+from veloflow.runtime.launchers.task import REFUSED, command
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -27,8 +27,6 @@ __all__ = ["SSHLauncher", "SSHOptions"]
 
 #: seconds in which a host has to let us in
 _LOGIN = 20.0
-#: the exit code of a slave that cannot work here: another version, no such device …
-_REFUSED = 2
 #: seconds between two starts on a host where a slave ended
 _PAUSES = (0.5, 2.0, 10.0, 30.0)
 
@@ -157,7 +155,7 @@ class SSHLauncher(Launcher[SSHOptions]):
                     if not one.leave.is_set():
                         lines = said.decode(errors="replace").strip().splitlines()
                         self._lines.append(f"ssh: {one.host}: {lines[-1] if lines else 'it ended'}")
-                        one.is_refused = process.exit_status == _REFUSED
+                        one.is_refused = process.exit_status == REFUSED
                         if one.is_refused:  # it would say the same again
                             return
             except (OSError, self._asyncssh.Error) as error:
@@ -185,7 +183,7 @@ class SSHLauncher(Launcher[SSHOptions]):
             if one.kept is not None:
                 one.kept.cancel()  # closes its connection
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(grace)
+        self._thread.join(_LOGIN)
         if not self._thread.is_alive():
             self._loop.close()
 

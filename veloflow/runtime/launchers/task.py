@@ -14,13 +14,20 @@ import sys
 import tempfile
 from collections.abc import Callable
 
-__all__ = ["command", "serve"]
+__all__ = ["REFUSED", "RefusedError", "command", "serve"]
+
+#: a slave's exit code when something is wrong with what it was given or found on its machine
+REFUSED = 2
 
 #: how often a task looks whether it is still wanted, in seconds
 _GLANCE = 0.25
 #: a slave that is told to leave has so many seconds to end its job
 _GRACE = 10.0
 _TAIL = 2000
+
+
+class RefusedError(RuntimeError):
+    """A slave cannot start on its machine, and would say the same when started again."""
 
 
 def command(*arguments: str, python: str = sys.executable) -> list[str]:
@@ -40,7 +47,8 @@ def serve(
         is_wanted: asked four times a second; when it says no, the slave is told to leave.
 
     Raises:
-        RuntimeError: the slave ended otherwise; with the last line that it said.
+        RefusedError: the slave cannot start there; with the last line that it said.
+        RuntimeError: it ended otherwise.
     """
     bounds = {name: str(cores) for name in ("OMP_NUM_THREADS", "POCL_MAX_PTHREAD_COUNT")}
     with tempfile.TemporaryFile() as said:
@@ -73,7 +81,8 @@ def serve(
         lines = said.read().decode(errors="replace").strip().splitlines()
     last = lines[-1] if lines else "it said nothing"
     if code:
-        raise RuntimeError(f"slave {name} ended with exit code {code}: {last}")
+        kind = RefusedError if code == REFUSED else RuntimeError
+        raise kind(f"slave {name} ended with exit code {code}: {last}")
     return last
 
 
