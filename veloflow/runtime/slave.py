@@ -197,6 +197,9 @@ def join_offer(
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     if here != offer.python:
         say(f"this slave has Python {here} and the master {offer.python}: bits may differ")
+        name = (
+            f"{name or platform.node()} (Python {here}, not {offer.python})"  # the master tells it
+        )
     with contextlib.closing(_open(offer.device, say)) as place:
         run_slave(
             offer.address,

@@ -5,12 +5,19 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from veloflow.errors import EngineError
-from veloflow.runtime.launchers.base import Launcher, Reach, missing_extra, own_address
+from veloflow.errors import EngineError, OptionError
+from veloflow.runtime.launchers.base import (
+    Launcher,
+    Reach,
+    look_whether_open,
+    missing_extra,
+    own_address,
+)
 from veloflow.runtime.launchers.task import serve
 
 if TYPE_CHECKING:
@@ -20,6 +27,8 @@ __all__ = ["DaskLauncher", "DaskOptions"]
 
 #: seconds in which a scheduler has to answer
 _ANSWER = 20
+_SCHEMES = ("", "tcp", "tls", "ws", "wss", "ucx", "ucxx")
+_CURE = "start one with dask scheduler, and workers with dask worker"
 
 
 class DaskOptions(msgspec.Struct, frozen=True):
@@ -76,6 +85,13 @@ class DaskLauncher(Launcher[DaskOptions]):
                 n_workers=self._wanted or 1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
             )
         where = options.address or options.scheduler_file
+        scheme, _, address = options.address.rpartition("://")
+        if scheme not in _SCHEMES:
+            raise OptionError(f"--on dask: {options.address}: write tcp://HOST:PORT")
+        if address and scheme in ("", "tcp", "tls"):
+            look_whether_open(self.name, address, _CURE)
+        elif options.scheduler_file and not Path(options.scheduler_file).is_file():
+            raise EngineError(f"--on dask: there is no file {options.scheduler_file}; {_CURE}")
         try:
             self._client = dask.Client(
                 self._cluster or options.address or None,
@@ -85,8 +101,7 @@ class DaskLauncher(Launcher[DaskOptions]):
             )
         except (OSError, ValueError) as error:
             raise EngineError(
-                f"--on dask: no scheduler answers at {where}: {error}; start one with "
-                "dask scheduler, and workers with dask worker"
+                f"--on dask: no scheduler answers at {where}: {error}; {_CURE}"
             ) from None
 
     def reach(self) -> Reach:
@@ -103,8 +118,18 @@ class DaskLauncher(Launcher[DaskOptions]):
         self._offer = offer
         self._connect()
         if self._cluster is None and not self._workers():
-            self._client.wait_for_workers(1, timeout=_ANSWER)
+            self._wait_for_a_worker()
         list(self.tend())
+
+    def _wait_for_a_worker(self) -> None:
+        try:
+            self._client.wait_for_workers(1, timeout=_ANSWER)
+        except TimeoutError:
+            address = self._client.scheduler.address
+            raise EngineError(
+                f"--on dask: {address} had no worker for {_ANSWER} s; start one with "
+                f"dask worker {address}"
+            ) from None
 
     def _workers(self) -> list[str]:
         return list(self._client.scheduler_info(n_workers=-1)["workers"])
