@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,9 @@ def local_long():
 def dask_client():
     """Give a client of a Dask cluster of two worker processes."""
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+    cluster = distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    )
     with cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
 
@@ -190,3 +193,21 @@ def slurm(tmp_path, monkeypatch):
                 daemon.kill()
                 daemon.wait()
         os.kill(int((folder / "munge.pid").read_text()), signal.SIGTERM)
+
+
+# -- Kubernetes: kubectl and an API server of this machine's own -----------------------------------
+
+
+@pytest.fixture
+def kubectl(tmp_path, monkeypatch):
+    """Put a kubectl first in PATH whose pods are processes of this machine; give its folder."""
+    import kubectl_here
+
+    folder, program = tmp_path / "cluster", tmp_path / "bin" / "kubectl"
+    folder.mkdir()
+    program.parent.mkdir()
+    words = shlex.join([sys.executable, kubectl_here.__file__, str(folder)])
+    program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return folder

@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from engine_runs import LONG, children_running, has_child, run_on
 
+from veloflow.errors import EngineError
+from veloflow.runtime.engine import Engine
 from veloflow.runtime.launcher_conformance import check_launcher
 
 pytestmark = pytest.mark.engines
@@ -100,7 +103,9 @@ def test_dask_adds_and_takes_workers(local_long):
     import distributed
 
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as one,
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        ) as one,
         distributed.Client(one, set_as_default=False) as client,
     ):
 
@@ -136,3 +141,61 @@ def test_mpi_conforms():
 
 def test_slurm_conforms(slurm):
     check_launcher("slurm")
+
+
+def test_spark_conforms(spark_context):
+    check_launcher("spark", handle=spark_context)
+
+
+KUBERNETES = {"image": "none", "host": "127.0.0.1", "python": sys.executable}
+
+
+def test_kubernetes(kubectl, local):
+    assert run_on("kubernetes", engine_options=KUBERNETES).sha256 == local
+    assert list(kubectl.rglob("*.json")) == [], "the secret and the job are deleted"
+
+
+def test_kubernetes_conforms(kubectl):
+    check_launcher("kubernetes", KUBERNETES)
+
+
+# -- what is wrong is said in one line, and nothing is left running --------------------------------
+
+
+@pytest.mark.parametrize("fixture", ["dask_client", "ray_cluster", "spark_context"])
+def test_nodes_with_another_version_end_the_run(request, fixture, monkeypatch):
+    handle, offer = request.getfixturevalue(fixture), Engine.offer
+
+    def of_another_version(self, address, **more):
+        return msgspec.structs.replace(offer(self, address, **more), version="0.0.1")
+
+    monkeypatch.setattr(Engine, "offer", of_another_version)
+    with pytest.raises(EngineError, match=r"has veloflow .*the master has 0\.0\.1; install the"):
+        run_on(handle)
+    assert children_running("veloflow slave") == []
+
+
+def test_a_node_with_another_python_is_told(dask_client, local, monkeypatch):
+    offer = Engine.offer
+
+    def of_another_python(self, address, **more):
+        return msgspec.structs.replace(offer(self, address, **more), python="3.1")
+
+    monkeypatch.setattr(Engine, "offer", of_another_python)
+    seen = run_on(dask_client)
+    assert seen.when("not 3.1) on") > 0
+    assert seen.sha256 == local
+
+
+def test_a_cluster_without_room_ends_the_run(ray_cluster, monkeypatch):
+    with pytest.raises(EngineError, match="a slave needs 99 CPU and the cluster has 4; ask for"):
+        run_on(ray_cluster, engine_options={"cpus": 99})
+    import distributed
+
+    monkeypatch.setattr("veloflow.runtime.launchers.dask._ANSWER", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
+        distributed.Client(empty, set_as_default=False) as client,
+        pytest.raises(EngineError, match="had no worker for 1 s; start one with dask worker tcp"),
+    ):
+        run_on(client)

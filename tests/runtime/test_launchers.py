@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
-import kubernetes_validate
+import jsonschema
 import msgspec
 import pytest
 
@@ -22,6 +23,9 @@ from veloflow.runtime.launchers.kubernetes import KubernetesOptions, manifests
 from veloflow.runtime.launchers.registry import launcher_of_handle
 from veloflow.runtime.launchers.ssh import _Place
 from veloflow.runtime.launchers.task import serve
+
+#: what Kubernetes publishes of the kinds that are used here
+KUBERNETES = Path(__file__).parents[1] / "data" / "kubernetes-1.30.json"
 
 
 def test_engines_have_names_and_options():
@@ -94,7 +98,17 @@ def test_manifests_are_what_kubernetes_knows():
     mounted = job["spec"]["template"]["spec"]["volumes"][0]["secret"]
     assert mounted["secretName"] == secret["metadata"]["name"]
     for one in (secret, job):
-        kubernetes_validate.validate(one, "1.30", strict=True)
+        validate(one)
+    job["spec"]["template"]["spec"]["containers"][0]["imagge"] = "x"
+    with pytest.raises(jsonschema.ValidationError, match="'imagge' was unexpected"):
+        validate(job)
+
+
+def validate(manifest):
+    """See that a manifest fits the published schema of its kind."""
+    known = json.loads(KUBERNETES.read_text())
+    schema = {**known["kinds"][manifest["kind"]], "$defs": known["$defs"]}
+    jsonschema.validate(manifest, schema, cls=jsonschema.Draft202012Validator)
 
 
 def test_a_dry_run_shows_manifests_without_the_secret():
@@ -203,6 +217,18 @@ def test_an_engine_that_nobody_answers_for_is_told_at_once():
         look_whether_open("ray", f"127.0.0.1:1,{address}", "start one")
     with pytest.raises(OptionError, match="write HOST:PORT"):
         look_whether_open("ray", "head", "start one")
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"address": "head"}, "'head' is no address; write HOST:PORT"),
+    ({"address": "inproc://head:1"}, "write tcp://HOST:PORT"),
+    ({"address": "tcp://127.0.0.1:1"}, "nothing answers at 127.0.0.1:1: .*; start one with dask"),
+    ({"scheduler_file": "/nowhere/file"}, "there is no file /nowhere/file; start one with dask"),
+])  # fmt: skip
+def test_a_scheduler_of_dask_that_is_not_there_is_told_at_once(options, words):
+    pytest.importorskip("distributed")
+    with pytest.raises((EngineError, OptionError), match=words):
+        open_launcher("dask", options).connect()
 
 
 def test_of_what_a_command_says_at_length_the_last_line_is_told():

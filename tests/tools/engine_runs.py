@@ -77,7 +77,7 @@ def run_on(engine, *, kill=None, epochs=3, workflow="digits_mlp", pause=0.0, **s
     if thread is not None:
         thread.join()
     seen.sha256 = result.parameters_sha256
-    seen.slaves = list(result.more["slaves"])
+    seen.slaves = list(result.more.get("slaves", ()))
     return seen
 
 
