@@ -1,5 +1,5 @@
-"""One farm of short calls, on veloflow, Dask, Ray or torchrun: ``recovery_job.py ENGINE LOG CALLS
-SECONDS``.
+"""One farm of short calls, on veloflow, Dask, Ray, torchrun or Ray Train: ``recovery_job.py ENGINE
+LOG CALLS SECONDS``.
 
 Each call writes its number, its process and the time into LOG; so does each slave that joins.
 """
@@ -94,16 +94,47 @@ def on_torchrun(log: str, calls: int, seconds: float) -> float:
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          "--max-restarts=5", __file__, "worker", log, str(calls // 2), str(seconds)], check=True,
     )  # fmt: skip
+    return since_the_first_call(log)
+
+
+def since_the_first_call(log: str) -> float:
     first = next(one for one in Path(log).read_text().splitlines() if one.startswith("call"))
     return time.time() - float(first.split()[-1])
 
 
+def on_raytrain(log: str, calls: int, seconds: float) -> float:
+    """Run the steps of torchrun's workers in those of Ray Train, which starts all of them again."""
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    ray.init(num_cpus=SLAVES, include_dashboard=False, logging_level="error")
+    TorchTrainer(
+        lambda config: steps(log, calls // 2, seconds),
+        train_loop_config={},
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(
+            storage_path=str(Path(log).parent), failure_config=FailureConfig(max_failures=5)
+        ),
+    ).fit()
+    return since_the_first_call(log)
+
+
 def on_worker(log: str, calls: int, seconds: float) -> float:
-    """A worker of torchrun; it goes on after the last step that was saved."""
-    import torch
+    """A worker of torchrun."""
     from torch import distributed
 
     distributed.init_process_group("gloo")
+    steps(log, calls, seconds)
+    distributed.destroy_process_group()
+    return 0.0
+
+
+def steps(log: str, calls: int, seconds: float) -> None:
+    """Step together with the other workers, from the last step on that was saved."""
+    import torch
+    from torch import distributed
+
     saved = Path(log + ".step")
     start = int(saved.read_text()) if saved.exists() else 0
     for step in range(start, calls):
@@ -113,8 +144,6 @@ def on_worker(log: str, calls: int, seconds: float) -> float:
             new = Path(f"{log}.new")
             new.write_text(str(step + 1))
             new.replace(saved)
-    distributed.destroy_process_group()
-    return 0.0
 
 
 if __name__ == "__main__":

@@ -105,7 +105,8 @@ PEERS = {
 import time
 from distributed import Client, LocalCluster
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+    web = "127.0.0.1:0"
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=web) as cluster:
         with Client(cluster) as client:
             client.wait_for_workers(2)
             client.gather(client.map(int, range(200)))

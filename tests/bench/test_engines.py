@@ -102,8 +102,8 @@ def report_start(engine: str, folder: Path, *words: str) -> None:
         print(f"\n{name}: first job {show(seconds)} after the command", end="")
 
 
-def report_kills(engine: object, folder: Path, kill) -> None:
-    """Kill by ``kill`` again and again in a run of two slaves; print when others had jobs."""
+def report_kills(engine: object, folder: Path, find) -> None:
+    """Kill what ``find`` returns in a run of two slaves, again; print when others worked."""
     story, found, faults = folder / "kills", [], []
 
     def strike():
@@ -112,8 +112,9 @@ def report_kills(engine: object, folder: Path, kill) -> None:
             time.sleep(1.0)
             for _ in range(_ROUNDS):
                 known = slaves_at_work(story)
+                victim = find()
                 began = time.monotonic()
-                kill()
+                os.kill(victim, signal.SIGKILL)
                 wait_for_another(story, known)
                 found.append(time.monotonic() - began)
                 time.sleep(1.0)
@@ -152,10 +153,10 @@ def test_start_on_dask(dask_client, tmp_path):
 
 
 def test_a_worker_of_dask_dies(dask_client, tmp_path):
-    def kill():
-        os.kill(next(iter(dask_client.run(os.getpid).values())), signal.SIGKILL)
+    def find():
+        return next(iter(dask_client.run(os.getpid).values()))
 
-    report_kills(dask_client, tmp_path, kill)
+    report_kills(dask_client, tmp_path, find)
 
 
 def test_start_on_ray(ray_cluster, tmp_path):
@@ -164,10 +165,10 @@ def test_start_on_ray(ray_cluster, tmp_path):
 
 
 def test_an_actor_of_ray_dies(ray_cluster, tmp_path):
-    def kill():
-        os.kill(children_running("_Slave")[0], signal.SIGKILL)
+    def find():
+        return children_running("_Slave")[0]
 
-    report_kills(ray_cluster, tmp_path, kill)
+    report_kills(ray_cluster, tmp_path, find)
 
 
 def test_start_on_spark(tmp_path):
@@ -176,8 +177,8 @@ def test_start_on_spark(tmp_path):
 
 
 def test_a_worker_of_spark_dies(spark_context, tmp_path):
-    def kill():
-        workers = (one for one in children_running("pyspark.daemon") if has_child(one, "veloflow"))
-        os.kill(next(workers), signal.SIGKILL)
+    def find():
+        workers = children_running("pyspark.daemon")
+        return next(one for one in workers if has_child(one, "veloflow"))
 
-    report_kills(spark_context, tmp_path, kill)
+    report_kills(spark_context, tmp_path, find)
