@@ -7,6 +7,7 @@ x. Names are the field's; what Veles called "relu" is ``softplus``, and its "str
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -252,13 +253,19 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation_of(given: str | Activation, what: str) -> Activation:
-    """Return an activation, given itself or its name.
+    """Return an activation, given itself or its name; ``leaky_relu(0.2)`` has its slope in it.
 
     Raises:
         InputError: there is none of this name; the message begins with ``what``.
     """
     if isinstance(given, Activation):
         return given
+    with_slope = re.fullmatch(r"leaky_relu\((.+)\)", given)
+    if with_slope is not None:
+        try:
+            return leaky_relu(float(with_slope[1]))
+        except ValueError:
+            raise InputError(f"{what}: {given!r} has no number for its slope") from None
     if given not in ACTIVATIONS:
         raise InputError(
             f"{what} has no activation {given!r}{nearest(given, ACTIVATIONS)}; there are: "

@@ -18,10 +18,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from veloflow.errors import DefinitionError, VeloflowError, nearest
+from veloflow.units.augmentation import Augmentation
+from veloflow.units.layer import Branches
 from veloflow.units.marked import Marked, Place, Plain, read_marked
 from veloflow.units.naming import Signature, named, signature_of
 from veloflow.units.standard import standard_workflow
@@ -29,18 +32,16 @@ from veloflow.units.topology import topology
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow
+    from veloflow.units.layer import Layer
 
 __all__ = ["build_of"]
 
-#: which kind of thing these arguments take, whoever's they are
+#: which kind of thing an argument takes, by what its annotation holds
 _THINGS = {
-    "solver": "solver",
-    "solver_bias": "solver",
-    "policy": "policy",
-    "bias_policy": "policy",
-    "then": "policy",
-    "weights_filling": "filling",
-    "bias_filling": "filling",
+    "Solver": "solver",
+    "Policy": "policy",
+    "Filling": "filling",
+    "Normalizer": "normalizer",
 }
 _LISTS = {"metrics": "metric", "watchers": "watcher", "observers": "observer"}
 #: the types of settings that may be changed on the command line, by their annotations
@@ -109,6 +110,21 @@ def _describe(build: Callable[..., None], about: str, options: Mapping[str, Plai
     build.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
 
+def _fits(kind: str, value: Plain) -> bool:
+    """Whether a value fits an annotation; whoever takes what is not known here checks it."""
+    if kind in _SIMPLE:
+        return isinstance(value, _SIMPLE[kind]) and (kind == "bool" or not isinstance(value, bool))
+    many = re.fullmatch(r"(tuple|Sequence)\[(.*)\]", kind)
+    if many is None:
+        return True
+    if not isinstance(value, list):
+        return False
+    inner = many[2].split(", ")
+    if many[1] == "tuple" and inner[-1] != "...":
+        return len(value) == len(inner) and all(map(_fits, inner, value))
+    return all(_fits(inner[0], one) for one in value)
+
+
 def _refers(value: object) -> bool:
     return isinstance(value, str) and value.startswith("$")
 
@@ -131,6 +147,8 @@ class _Reader:
         arguments = self._arguments(wf)
         try:
             standard_workflow(wf, **arguments)
+        except DefinitionError:
+            raise
         except VeloflowError as error:
             raise self._document.error((), str(error)) from error
 
@@ -164,9 +182,17 @@ class _Reader:
             raise self._error(place, "layers must be a list, or a topology such as '64C5-MP2-10N'")
         found: list[Any] = []
         for number, one in enumerate(value):
-            made = self._thing("layer", one, (*place, number), None)
-            found += made if isinstance(made, list) else [made]
+            there = (*place, number)
+            made = self._thing("layer", one, there, None)
+            layers = made if isinstance(made, list) else [made]
+            found += [self._placed(layer, there) for layer in layers]
         return found
+
+    def _placed(self, layer: Layer | Branches, place: Place) -> Layer | Branches:
+        """Let what is wrong when a layer's unit is made be said of the layer's line."""
+        if isinstance(layer, Branches):  # its own layers have places already
+            return layer
+        return replace(layer, forward=lambda wf: self._call(layer.forward, [wf], {}, place))
 
     # -- things -------------------------------------------------------------------------------
 
@@ -244,14 +270,21 @@ class _Reader:
         self, name: str, kind: str, value: Plain, place: Place, wf: Workflow | None
     ) -> Any:
         value = self._resolved(value, place)
-        if name in _THINGS and value is not None:
-            return self._thing(_THINGS[name], value, place, wf)
+        types = re.findall(r"\w+", kind)
+        thing = next((_THINGS[one] for one in types if one in _THINGS), None)
+        if thing is not None and value is not None:
+            return self._thing(thing, value, place, wf)
+        if "Augmentation" in types and value is not None:
+            args, told = self._told(name, signature_of(Augmentation), value, place)
+            return self._call(Augmentation, args, told, place)
         if name in _LISTS:
             if not isinstance(value, list):
                 raise self._error(place, f"{name} must be a list")
             return [self._thing(_LISTS[name], one, (*place, n), wf) for n, one in enumerate(value)]
         if "Layer" in kind:
             return self._layers(value, place)
+        if isinstance(value, list):
+            value = [self._resolved(one, place) for one in value]
         self._check_kind(name, kind, value, place)
         return tuple(value) if isinstance(value, list) else value
 
@@ -280,13 +313,8 @@ class _Reader:
                     f"{name} is {value!r}{nearest(value, allowed)}; give {' or '.join(allowed)}",
                 )
             return
-        kinds = [one.strip() for one in re.sub(r"\[.*\]", "", kind).split("|")]
-        if not all(one in _SIMPLE for one in kinds):
-            return  # who takes it checks it
-        fitting = [t for one in kinds for t in _SIMPLE[one]]
-        if (isinstance(value, bool) and bool not in fitting) or not isinstance(
-            value, tuple(fitting)
-        ):
+        kinds = kind.split(" | ")
+        if not any(_fits(one, value) for one in kinds):
             raise self._error(place, f"{name} wants {' or '.join(kinds)}, not {value!r}")
 
     def _resolved(self, value: Plain, place: Place) -> Plain:

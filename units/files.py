@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 import numpy as np
 
@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from veloflow.units.drift import DriftTest
     from veloflow.units.normalization import Normalizer
 
-__all__ = ["FileLoader", "Files", "Listed", "folder_parts", "listed_files"]
+__all__ = [
+    "FileLoader",
+    "FileOptions",
+    "Files",
+    "Listed",
+    "files_below",
+    "folder_parts",
+    "listed_files",
+]
 
 _PARTS = ("test", "validation", "train")
 
@@ -68,6 +76,19 @@ def folder_parts(root: Place, suffixes: frozenset[str], what: str) -> list[list[
     if not any(found):
         raise DataError(f"no {what} files in {root}; they belong into {root}/CLASS/")
     return found
+
+
+def files_below(source: Place, suffixes: frozenset[str]) -> tuple[list[str], list[Place]]:
+    """Return the names and places of a file, or of all such files in a folder and below.
+
+    Raises:
+        DataError: there are none.
+    """
+    found: list[Place] = [source] if source.is_file() else [*source.rglob("*")]
+    files = [one for one in sorted(found, key=str) if one.suffix.lower() in suffixes]
+    if not files:
+        raise DataError(f"no files in {source} with any of {', '.join(sorted(suffixes))}")
+    return [one.name if one == source else _below(one, source) for one in files], files
 
 
 def listed_files(
@@ -131,6 +152,20 @@ def _entries(source: Place) -> list[Any]:
     return list(entries)
 
 
+class FileOptions(TypedDict, total=False):
+    """What a loader of files may be told, as :class:`FileLoader` says."""
+
+    skip_bad: bool
+    validation_ratio: float
+    minibatch_size: int
+    shuffle_limit: int | None
+    shuffle_window: int | None
+    normalization: str | Normalizer
+    balanced: bool
+    drift: DriftTest
+    name: str | None
+
+
 class FileLoader(StreamLoader):
     """A loader of samples that lie in a file each. An outline: subclasses list and read them.
 
@@ -171,6 +206,7 @@ class FileLoader(StreamLoader):
         self.skip_bad = skip_bad
         self.validation_ratio = checked_ratio(validation_ratio, self.path)
         self.skipped: list[Place] = []
+        self._reasons: list[str] = []
 
     @abstractmethod
     def list_files(self) -> list[list[Listed]]:
@@ -199,7 +235,7 @@ class FileLoader(StreamLoader):
                     Message(f"unit {self.path!r} skips {len(self.skipped)} bad files: {names}")
                 )
             if not any(parts):
-                raise DataError(f"unit {self.path!r}: no file can be read")
+                raise DataError(f"unit {self.path!r}: no file is fit for use: {self._reasons[0]}")
         labels = np.array([one.label for part in parts for one in part], dtype=object)
         numbers, self.labels_mapping = class_numbers(labels)
         files = [one.path for part in parts for one in part]
@@ -216,8 +252,9 @@ class FileLoader(StreamLoader):
     def _is_whole(self, path: Place) -> bool:
         try:
             self.read_file(path, None)
-        except DataError:
+        except DataError as error:
             self.skipped.append(path)
+            self._reasons.append(str(error))
             return False
         return True
 
@@ -246,16 +283,8 @@ class Files:
     def below(
         cls, source: Place, suffixes: frozenset[str], loader: FileLoader
     ) -> tuple[list[str], Files]:
-        """Return the names and contents of a file, or of all such files in a folder and below.
-
-        Raises:
-            DataError: there are none.
-        """
-        found: list[Place] = [source] if source.is_file() else [*source.rglob("*")]
-        files = [one for one in sorted(found, key=str) if one.suffix.lower() in suffixes]
-        if not files:
-            raise DataError(f"no files in {source} with any of {', '.join(sorted(suffixes))}")
-        names = [one.name if one == source else _below(one, source) for one in files]
+        """Return the names and contents of :func:`files_below`."""
+        names, files = files_below(source, suffixes)
         return names, cls(loader, files)
 
     def __len__(self) -> int:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, final
+from typing import TYPE_CHECKING, Any, Literal, Required, Unpack, final, get_args
 
 import numpy as np
 
-from veloflow.errors import DataError, InputError
+from veloflow.errors import DataError, InputError, nearest
 from veloflow.places import Place, place_of, whole
-from veloflow.units.augmentation import Augmentation, fitted
-from veloflow.units.files import FileLoader, Files, Listed, folder_parts, listed_files
+from veloflow.units.augmentation import Augmentation, Fit, fitted
+from veloflow.units.files import (
+    FileLoader,
+    FileOptions,
+    Files,
+    Listed,
+    folder_parts,
+    listed_files,
+)
 from veloflow.units.normalization import RangeLinear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.core import Workflow
-    from veloflow.units.augmentation import Fit
-    from veloflow.units.drift import DriftTest
-    from veloflow.units.normalization import Normalizer
     from veloflow.units.reading import RawData
 
 __all__ = ["ImageFolderLoader", "ImageListLoader", "ImageLoader"]
@@ -29,7 +33,7 @@ _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff",
 Color = Literal["RGB", "L", "HSV", "YCbCr", "CMYK", "RGBA"]
 
 
-class ImageOptions(TypedDict, total=False):
+class ImageOptions(FileOptions, total=False):
     """What a loader of images may be told, as :class:`ImageLoader` says."""
 
     size: Required[tuple[int, int]]
@@ -38,14 +42,6 @@ class ImageOptions(TypedDict, total=False):
     background: int
     augment: Augmentation | None
     inflation: int
-    skip_bad: bool
-    validation_ratio: float
-    minibatch_size: int
-    shuffle_limit: int | None
-    normalization: str | Normalizer | None
-    balanced: bool
-    drift: DriftTest
-    name: str | None
 
 
 class ImageLoader(FileLoader):
@@ -75,26 +71,18 @@ class ImageLoader(FileLoader):
         background: int = 0,
         augment: Augmentation | None = None,
         inflation: int = 1,
-        skip_bad: bool = False,
-        validation_ratio: float = 0.0,
-        minibatch_size: int = 100,
-        shuffle_limit: int | None = None,
-        normalization: str | Normalizer | None = None,
-        balanced: bool = False,
-        drift: DriftTest = "labels",
-        name: str | None = None,
+        **options: Unpack[FileOptions],
     ) -> None:
-        super().__init__(
-            workflow,
-            skip_bad=skip_bad,
-            validation_ratio=validation_ratio,
-            minibatch_size=minibatch_size,
-            shuffle_limit=shuffle_limit,
-            normalization=_from_bytes() if normalization is None else normalization,
-            balanced=balanced,
-            drift=drift,
-            name=name,
-        )
+        options.setdefault("normalization", _from_bytes())
+        super().__init__(workflow, **options)
+        if np.shape(size) != (2,) or min(size) < 1:
+            raise InputError(f"unit {self.path!r}: size is {size}; give (height, width) in pixels")
+        for what, given, known in (("color", color, Color), ("fit", fit, Fit)):
+            if given not in get_args(known):
+                raise InputError(
+                    f"unit {self.path!r}: {what} is {given!r}{nearest(given, get_args(known))}; "
+                    f"give {' or '.join(get_args(known))}"
+                )
         if inflation < 1 or (inflation > 1 and augment is None):
             raise InputError(
                 f"unit {self.path!r}: inflation is {inflation}; give 1, or more with augment=…, "

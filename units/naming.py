@@ -21,6 +21,7 @@ from veloflow.units.filling import Filling
 from veloflow.units.learning_rate import Policy
 from veloflow.units.loader import Loader
 from veloflow.units.metrics import Metric
+from veloflow.units.normalization import NORMALIZERS, Normalizer
 from veloflow.units.observing import Observer
 from veloflow.units.rollback import EpochWatcher
 from veloflow.units.solvers import Solver
@@ -33,6 +34,7 @@ KINDS: Mapping[str, type[Any]] = {
     "solver": Solver,
     "policy": Policy,
     "filling": Filling,
+    "normalizer": Normalizer,
     "metric": Metric,
     "watcher": EpochWatcher,
     "observer": Observer,
@@ -43,6 +45,8 @@ _LAYERS = ("Layer", "Branches", "list[Layer]")
 @cache
 def named(kind: str) -> Mapping[str, Callable[..., Any]]:
     """Return the things of a kind by name: "layer", or one of :data:`KINDS`."""
+    if kind == "normalizer":
+        return NORMALIZERS
     units = importlib.import_module("veloflow.units")
     public: dict[str, Any] = {name: getattr(units, name) for name in units.__all__}
     for entry in entry_points(group="veloflow.units"):
@@ -102,7 +106,10 @@ def signature_of(thing: Callable[..., Any], *, skip: int = 0) -> Signature:
         if one.kind is one.VAR_POSITIONAL:
             rest = one.name
         elif one.kind is one.VAR_KEYWORD:
-            kinds.update(_unpacked(thing, text))
+            for name, kind in _unpacked(thing, text).items():
+                required = re.fullmatch(r"Required\[(.*)\]", kind)
+                kinds[name] = required[1] if required else kind
+                needed += [name] if required else []
         else:
             kinds[one.name] = text
             if one.default is one.empty:

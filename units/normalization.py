@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Samples = NDArray[Any]
 
 __all__ = [
+    "NORMALIZERS",
     "Exponential",
     "ExternalMean",
     "InternalMean",
@@ -546,7 +547,8 @@ def _read_mean(path: Place) -> NDArray[Any]:
 
 # -- by name --------------------------------------------------------------------------------------
 
-_KINDS: dict[str, type[Normalizer]] = {
+#: by the names that loaders take
+NORMALIZERS: Mapping[str, type[Normalizer]] = {
     kind.name: kind
     for kind in (
         NoNormalization,
@@ -570,12 +572,13 @@ def normalizer_of(kind: str | Normalizer) -> Normalizer:
     """
     if isinstance(kind, Normalizer):
         return kind
-    if kind not in _KINDS:
+    if kind not in NORMALIZERS:
         raise InputError(
-            f"no normalization {kind!r}{nearest(kind, _KINDS)}; there are {', '.join(_KINDS)}"
+            f"no normalization {kind!r}{nearest(kind, NORMALIZERS)}; there are "
+            f"{', '.join(NORMALIZERS)}"
         )
     if kind == ExternalMean.name:
         raise InputError(
             "normalization 'external_mean' needs a mean: give ExternalMean(file or array)"
         )
-    return _KINDS[kind]()
+    return NORMALIZERS[kind]()

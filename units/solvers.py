@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, final
 
 from veloflow.devices.expressions import (
@@ -49,6 +49,15 @@ __all__ = [
     "update_formulas",
 ]
 
+#: what users call these numbers
+_SAID = {
+    "rate": "learning_rate",
+    "moment": "gradient_moment",
+    "decay": "weights_decay",
+    "l1": "l1_vs_l2",
+    "ortho": "factor_ortho",
+}
+
 
 @dataclass
 class Hyperparameters:
@@ -77,10 +86,12 @@ class Hyperparameters:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(number) and number >= 0 for number in astuple(self)):
-            raise InputError(f"{self} must have finite numbers, none below 0")
-        if self.l1 > 1 or self.moment > 1:
-            raise InputError(f"{self} must have l1 and moment in [0, 1]")
+        for one in fields(self):
+            number, name = getattr(self, one.name), _SAID.get(one.name, one.name)
+            if not (math.isfinite(number) and number >= 0):
+                raise InputError(f"{name} is {number}; give a finite number, not below 0")
+            if one.name in ("l1", "moment") and number > 1:
+                raise InputError(f"{name} is {number}; give one in [0, 1]")
 
     def coefficients(self) -> dict[str, float]:
         """Return the numbers that formulas use, as they enter there."""

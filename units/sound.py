@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Unpack, final
 
 import numpy as np
 
 from veloflow.errors import DataError, InputError
 from veloflow.places import Place, place_of, whole
 from veloflow.units.extras import needs
-from veloflow.units.files import FileLoader, Files, Listed, folder_parts
+from veloflow.units.files import FileLoader, FileOptions, Files, Listed, folder_parts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class SoundLoader(FileLoader):
         frames: int,
         rate: int | None = None,
         mono: bool = True,
-        **options: Any,
+        **options: Unpack[FileOptions],
     ) -> None:
         super().__init__(workflow, **options)
         if frames < 1:

@@ -12,7 +12,7 @@ import numpy as np
 from veloflow.errors import DataError, InputError, nearest
 from veloflow.places import Place, place_of
 from veloflow.units.drift import checked_drift
-from veloflow.units.files import folder_parts
+from veloflow.units.files import files_below, folder_parts
 from veloflow.units.fullbatch import FullBatchLoader, Samples
 from veloflow.units.loader import TRAIN
 from veloflow.units.reading import TABLES, read_table
@@ -31,6 +31,7 @@ __all__ = ["PADDING", "UNKNOWN", "TextLoader", "Vocabulary", "tokens_of"]
 PADDING, UNKNOWN = 0, 1
 
 Level = Literal["words", "characters"]
+_SUFFIXES = frozenset({".txt"})
 _WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
@@ -169,7 +170,7 @@ class TextLoader(FullBatchLoader):
             pairs = list(self.source)
             return [one for one, _ in pairs], [raw for _, raw in pairs], (0, 0, len(pairs))
         if self.source.is_dir():
-            parts = folder_parts(self.source, frozenset({".txt"}), "text")
+            parts = folder_parts(self.source, _SUFFIXES, "text")
             files = [one for part in parts for one in part]
             texts = [_read_text(one.path) for one in files]
             lengths = len(parts[0]), len(parts[1]), len(parts[2])
@@ -211,7 +212,8 @@ class TextLoader(FullBatchLoader):
     def read_raw(
         self, source: Place, *, key: str | None = None
     ) -> tuple[list[str] | None, RawData]:
-        """Read texts: a .txt file with one a line, or a table; and number their tokens."""
+        """Read texts: a .txt file with one a line, a table, or the files in a folder and below."""
+        names = None
         if source.suffix.lower() in TABLES:
             frame = read_table(source)
             if self.text not in frame.columns:
@@ -221,10 +223,13 @@ class TextLoader(FullBatchLoader):
             texts = [one or "" for one in frame[self.text].to_list()]
         elif source.suffix.lower() == ".txt":
             texts = _read_text(source).splitlines()
+        elif source.is_dir():
+            names, files = files_below(source, _SUFFIXES)
+            texts = [_read_text(one) for one in files]
         else:
             return super().read_raw(source, key=key)
         rows = [self.vocabulary.encode(tokens_of(one, self.level), self.length) for one in texts]
-        return None, np.stack(rows) if rows else np.empty((0, self.length), np.int32)
+        return names, np.stack(rows) if rows else np.empty((0, self.length), np.int32)
 
     def restore_model(self, state: Mapping[str, Any]) -> None:
         """Take the vocabulary, too."""

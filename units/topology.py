@@ -2,7 +2,7 @@
 
 Parts are joined by ``-``. The first may tell the size of the input; that is for the reader only:
 
-    input     = number x number [x number]     12x256x256: anything, height, width
+    input     = number [x number [x number]]   12x256x256: anything, height, width; 64: features
     conv      = number C size [/ stride] [p padding]      32C4, 20C5x3, 64C3/2p1
     max pool  = MP size [/ stride]             MP2, MP3/2
     avg pool  = AP size [/ stride]             AP2
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["topology"]
 
 _SIZE = r"(?P<height>[1-9]\d*)(?:x(?P<width>[1-9]\d*))?(?:/(?P<stride>[1-9]\d*))?"
-_INPUT = re.compile(r"[1-9]\d*(x[1-9]\d*){1,2}")
+_INPUT = re.compile(r"[1-9]\d*(x[1-9]\d*){0,2}")
 _CONV = re.compile(rf"(?P<count>[1-9]\d*)C{_SIZE}(?:p(?P<padding>\d+))?")
 _POOL = re.compile(rf"(?P<kind>MP|AP){_SIZE}")
 _DENSE = re.compile(r"(?P<count>[1-9]\d*)N")

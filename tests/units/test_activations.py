@@ -70,6 +70,7 @@ def test_formulas_are_numpy_s(kind, formula):
         ("softplus", "softplus", {"threshold": 50}),
         ("relu", "relu", {}),
         ("leaky_relu", "leaky_relu", {}),
+        ("leaky_relu(0.2)", "leaky_relu", {"negative_slope": 0.2}),
         ("gelu", "gelu", {}),
         ("gelu_tanh", "gelu", {"approximate": "tanh"}),
         ("silu", "silu", {}),
@@ -169,6 +170,8 @@ def test_what_is_no_activation_is_named():
         dense(3, "swoosh")
     with pytest.raises(InputError, match="above 0, or use relu"):
         leaky_relu(0.0)
+    with pytest.raises(InputError, match="'leaky_relu\\(x\\)' has no number for its slope"):
+        dense(3, "leaky_relu(x)")
     with pytest.raises(GraphError, match="has no option 'biass'"):
         dense(3, "gelu", biass=1)
     assert dense(3, "gelu").forward.func is Dense

@@ -272,7 +272,7 @@ def agree(device, layers, x, dtype="float64"):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: conv(2, 9), "smaller than a window"),
+        (lambda: conv(2, 9), r"window of 9 x 9 is larger than its images of"),
         (lambda: max_pool(0), "size is 0"),
         (lambda: conv(0, 3), "0 kernels"),
         (lambda: conv(2, 0), "size is 0"),

@@ -158,6 +158,21 @@ def test_folders_and_tables(tmp_path):
     assert counts == {"train": {"cat": 1, "dog": 2}}
 
 
+def test_texts_of_a_folder_are_read_for_predictions(tmp_path):
+    (tmp_path / "new" / "a").mkdir(parents=True)
+    (tmp_path / "new" / "a" / "1.txt").write_text(TEXTS[0][0])
+    (tmp_path / "new" / "b.txt").write_text("nothing known")
+    loader = TextLoader(workflow_on(), TEXTS, length=6)
+    with ready(loader):
+        names, rows = loader.read_raw(tmp_path / "new")
+        assert names == ["a/1.txt", "b.txt"]
+        known = loader.vocabulary.encode(tokens_of(TEXTS[0][0]), 6)
+        assert np.asarray(rows).tolist() == [known.tolist(), [1, 1, 0, 0, 0, 0]]
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match=r"no files in .*empty with any of \.txt"):
+            loader.read_raw(tmp_path / "empty")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import veloflow
@@ -148,6 +149,17 @@ def test_a_topology_is_a_list_of_layers(tmp_path):
          r":7: a layer is a name, or one name with what it is told"),
         ("classes: 10", "classes: true",
          r":8: classes wants int, not True"),
+        ("tanh: $width", "tanh: [2, x]",
+         r":5: neurons wants int or Sequence\[int\], not \[2, 'x'\]"),
+        ("minibatch_size: 100", "normalization: standrad",
+         r":2: there is no normalizer 'standrad' \(did you mean 'standard'"),
+        ("{digits: {minibatch_size: 100}}", "{image_folder: {root: a, size: 3}}",
+         r":2: size wants tuple\[int, int\], not 3"),
+        ("{digits: {minibatch_size: 100}}", "{image_folder: {root: a}}",
+         r":2: loader image_folder needs size"),
+        ("{digits: {minibatch_size: 100}}",
+         "{image_folder: {root: a, size: [2, 2], augment: {rotat: 3}}}",
+         r":2: augment has no option 'rotat' \(did you mean 'rotate'"),
     ],
 )  # fmt: skip
 def test_errors_name_the_line(tmp_path, old, new, message):
@@ -181,6 +193,31 @@ def test_files_that_are_none(tmp_path):
     looped = "loader: wine\nlayers: &a\n  - residual: *a\n"
     with pytest.raises(DefinitionError, match=r":[23]: it holds itself"):
         find_definition(written(tmp_path, "loop.yaml", looped))
+
+
+def test_layers_that_cannot_be_made_are_named_by_their_line(tmp_path):
+    text = "loader: wine\nlayers:\n- tanh: 3\n- residual: [tanh: 3,\n   tanh: 0]\n- softmax: 3\n"
+    path = written(tmp_path, "n.yaml", text)
+    with pytest.raises(DefinitionError, match=r"n.yaml:5: unit 'All2AllTanh_.': .* has no neurons"):
+        veloflow.run(path, device="numpy")
+
+
+def test_sounds_with_all_that_they_may_be_told(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    for name, sign in (("up", 1), ("down", -1)):
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for number in range(4):
+            ramp = sign * np.linspace(-1, 1, 20 + number)
+            soundfile.write(tmp_path / "sounds" / name / f"{number}.wav", ramp, 8000)
+    text = (
+        f"loader: {{sound: {{root: {tmp_path / 'sounds'}, frames: 20, validation_ratio: 0.25,\n"
+        "  skip_bad: true, minibatch_size: 2, normalization: {linear: {interval: [0, 1]}}}}\n"
+        "layers: [dense: {neurons: 4, activation: leaky_relu(0.2)}, softmax: 2]\nmax_epochs: 2\n"
+    )
+    result = veloflow.run(written(tmp_path, "s.yaml", text), device="numpy")
+    assert {"validation", "train"} <= result.epochs[-1].keys()
+    assert result.graph["Dense"].activation.name == "leaky_relu(0.2)"
+    assert result.graph["SoundLoader"].normalizer.interval == (0, 1)
 
 
 def test_errors_of_the_network_name_the_file(tmp_path):

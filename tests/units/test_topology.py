@@ -20,6 +20,10 @@ def test_velesline_of_lines():
     ]  # fmt: skip
 
 
+def test_an_input_that_is_no_image():
+    assert texts("64-50N-10N") == ["dense(50, 'tanh')", "softmax(10)"]
+
+
 def test_every_part():
     layers = topology("28x28-20C5x3/2p1-AP2/1-D0.25-9N-3N", activation="relu", last="linear")
     assert [layer.text for layer in layers] == [
@@ -41,6 +45,8 @@ def test_every_part():
         ("-4N", "character 1: '' is no part"),
         ("0N", "character 1: the last part is '0N'"),
         ("28x28", "has no layers"),
+        ("64", "has no layers"),
+        ("64-32-4N", "character 4: '32' is no part"),
         ("", "has no layers"),
         ("32C4-28x28-4N", "character 6: '28x28' is no part"),
     ],

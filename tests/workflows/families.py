@@ -22,6 +22,7 @@ from veloflow.units import (
     channels,
     conv,
     cut,
+    deconv,
     dense,
     depool,
     digits,
@@ -70,6 +71,13 @@ def branches(wf: Workflow) -> None:
     same = conv(4, 3, "tanh", padding=1)
     _trained(wf, [same, residual(same), parallel([same], [conv(4, 1, "sigmoid")], join="product"),
                   parallel([channels(0, 2), conv(3, 1)], []), softmax(10)])  # fmt: skip
+
+
+def convolutions(wf: Workflow) -> None:
+    """Groups of channels, strides, uneven padding, and transposed convolutions with them."""
+    _trained(wf, [conv(4, 3, "tanh", padding=1, stride=2), conv(6, (2, 3), "relu", groups=2),
+                  deconv(4, 3, "sigmoid", stride=2, groups=2), deconv(2, 2),
+                  softmax(10)])  # fmt: skip
 
 
 def activations(wf: Workflow) -> None:
@@ -177,6 +185,7 @@ FAMILIES: dict[str, Callable[[Workflow], None]] = {
     one.__name__: one
     for one in (
         branches,
+        convolutions,
         activations,
         normalizing,
         picking,

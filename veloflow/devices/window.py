@@ -54,7 +54,11 @@ class Window:
         image = (height, width, channels)
         window = cls(image, **more)
         if min(window.places) < 1:
-            raise ShapeError(f"{what}: images of {image} are smaller than a window of {more}")
+            size = window.kernel
+            raise ShapeError(
+                f"{what}: its window of {size[0]} x {size[1]} is larger than its images of "
+                f"{image}, (height, width, channels); make it smaller, or give padding"
+            )
         return window
 
     @property
