@@ -158,8 +158,8 @@ def test_a_topology_is_a_list_of_layers(tmp_path):
         ("{digits: {minibatch_size: 100}}", "{image_folder: {root: a}}",
          r":2: loader image_folder needs size"),
         ("{digits: {minibatch_size: 100}}",
-         "{image_folder: {root: a, size: [2, 2], augment: {rotat: 3}}}",
-         r":2: augment has no option 'rotat' \(did you mean 'rotate'"),
+         "{image_folder: {root: a, size: [2, 2], augment: {rotated: 3}}}",
+         r":2: augment has no option 'rotated' \(did you mean 'rotate'"),
     ],
 )  # fmt: skip
 def test_errors_name_the_line(tmp_path, old, new, message):
