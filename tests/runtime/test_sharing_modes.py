@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import numpy as np
 import pytest
 
@@ -216,18 +214,3 @@ def test_simulated_slaves_stay_below_the_bound():
     for bound in (0, 1, 4):
         result = run(sharing=f"ssp:{bound}", epochs=1, cluster=VirtualCluster(5, transient=0.2))
         assert result.more["staleness"]["max"] <= 4 * (2 * bound + 1)
-
-
-@pytest.mark.slow
-@pytest.mark.cluster
-@pytest.mark.parametrize("mode", ["average:4", "elastic:0.3,4"])
-def test_who_is_asked_to_leave_hands_in_what_it_has_learnt_by_itself(mode):
-    """An engine tells slaves so before it takes their node away: nothing is done twice or lost."""
-    trouble = slaves.Trouble("slave", signal.SIGTERM, 0.5, 2)
-    trouble.start()
-    result = run(epochs=60, slaves=3, sharing=mode, patience=0.5, watch=trouble.watch)
-    trouble.over.set()
-    trouble.join()
-    assert trouble.done
-    assert "left" in [one["state"] for one in result.more["slaves"]]
-    assert learned(result, epochs=60)
