@@ -36,6 +36,11 @@ CLOCKS_AND_SOCKETS = (
     *("signal", "socket", "subprocess", "threading", "time"),
 )
 PROCESSES_AND_SOCKETS = ("asyncio", "multiprocessing", "select", "selectors", "socket")
+#: what the parts of veloflow.runtime may import of the layers below it
+BELOW_RUNTIME = (
+    *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.protocol"),
+    *("veloflow.sharing", "msgspec", "numpy", "zmq"),
+)
 
 LAYERS = (
     Layer("veloflow.errors", never=CLOCKS_AND_SOCKETS),
@@ -105,6 +110,48 @@ LAYERS = (
             *("msgspec", "numpy", "platformdirs", "safetensors", "threadpoolctl", "zmq"),
         ),
         exactly=("veloflow",),  # for its version, which is written into results and checkpoints
+    ),
+    Layer(
+        "veloflow.runtime.transport",
+        may=(*BELOW_RUNTIME, "veloflow.runtime.keys", "veloflow.runtime.transport"),
+    ),
+    Layer(
+        "veloflow.runtime.jobs",
+        may=(*BELOW_RUNTIME, "veloflow.runtime.jobs", "veloflow.runtime.transport"),
+    ),
+    Layer(
+        "veloflow.runtime.storage",
+        may=(
+            *(*BELOW_RUNTIME, "veloflow.places", "safetensors"),
+            *(f"veloflow.runtime.{one}" for one in ("jobs", "storage", "transport")),
+        ),
+        exactly=("veloflow",),  # for its version, which is written into checkpoints
+    ),
+    Layer(
+        "veloflow.runtime.slaves",
+        may=(
+            *(*BELOW_RUNTIME, "threadpoolctl"),
+            *(f"veloflow.runtime.{one}" for one in ("jobs", "slaves", "transport")),
+            *(f"veloflow.runtime.{one}" for one in ("keys", "offer", "plan", "profile", "session")),
+        ),
+        exactly=("veloflow",),  # for its version, which the master must have too
+    ),
+    Layer(
+        "veloflow.runtime.master",
+        may=(
+            *(*BELOW_RUNTIME, "threadpoolctl", "veloflow.runtime.keys"),
+            *(f"veloflow.runtime.{one}" for one in ("jobs", "master", "slaves", "storage")),
+            "veloflow.runtime.transport",
+        ),
+        exactly=("veloflow",),
+    ),
+    Layer(
+        "veloflow.runtime.farms",
+        may=(
+            *BELOW_RUNTIME,
+            *(f"veloflow.runtime.{one}" for one in ("farms", "jobs", "master", "slaves")),
+            "veloflow.runtime.transport",
+        ),
     ),
     Layer(
         "veloflow.kvstore",
@@ -340,10 +387,10 @@ def test_tests_turn_no_data_into_code(path):
         ("veloflow.workflows.wine", "for i in range(3): pass"),
         ("veloflow.cli", "import veloflow.runtime"),
         ("veloflow.newcomer", ""),
-        ("veloflow.runtime.files", "import pickle"),
-        ("veloflow.runtime.files", "def f(x):\n    return eval(x)"),
-        ("veloflow.runtime.files", "np.load(f, allow_pickle=True)"),
-        ("veloflow.runtime.files", "np.load(f, allow_pickle=trusted)"),
+        ("veloflow.runtime.storage.files", "import pickle"),
+        ("veloflow.runtime.storage.files", "def f(x):\n    return eval(x)"),
+        ("veloflow.runtime.storage.files", "np.load(f, allow_pickle=True)"),
+        ("veloflow.runtime.storage.files", "np.load(f, allow_pickle=trusted)"),
     ],
 )
 def test_offence_is_seen(module, code):
@@ -357,7 +404,7 @@ def test_offence_is_seen(module, code):
         ("veloflow.devices.opencl.device", "import pyopencl as cl"),
         ("veloflow.units.loaders", "def load():\n    from sklearn.datasets import load_digits"),
         ("veloflow.units.loaders", "from veloflow.devices import Array"),
-        ("veloflow.runtime.files", "np.load(f, allow_pickle=False)"),
+        ("veloflow.runtime.storage.files", "np.load(f, allow_pickle=False)"),
         ("veloflow.workflows.wine", "RATE: float = 0.1\ndef build(wf): print(wf)"),
         ("veloflow.cli", "def main():\n    import veloflow.runtime"),
     ],

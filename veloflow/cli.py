@@ -267,11 +267,11 @@ def slave(
             click.echo(text)
 
     if wants_check:
-        from veloflow.runtime.reachability import check
+        from veloflow.runtime.slaves.reachability import check
 
         check(address, offer, settings["key"], settings["master_key"], say=say)
         return
-    from veloflow.runtime.slave import join, join_offer
+    from veloflow.runtime.slaves.slave import join, join_offer
 
     if offer is not None:
         join_offer(offer, name=settings["name"], say=say)
@@ -326,8 +326,8 @@ def compare(
 
     from veloflow.runtime.comparison import ALL_MODES
     from veloflow.runtime.comparison import compare as compare_modes
+    from veloflow.runtime.master.simulated_crew import parse_cluster
     from veloflow.runtime.options import parse_assignments
-    from veloflow.runtime.simulated_crew import parse_cluster
     from veloflow.views.comparison import comparison_chart, comparison_table
     from veloflow.views.report import json_text
 
@@ -601,7 +601,7 @@ def inspect(checkpoint: Place, *, as_json: bool) -> None:
     """
     from rich.console import Console
 
-    from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint, summary
+    from veloflow.runtime.storage.checkpoint import find_checkpoint, read_checkpoint, summary
     from veloflow.views.report import checkpoint_tables, json_text
 
     path = find_checkpoint(checkpoint)
@@ -717,7 +717,7 @@ def story(file: Path, who: str) -> None:
       veloflow story story.txt s2
       veloflow story story.txt 17
     """
-    from veloflow.runtime.story import read_story
+    from veloflow.runtime.master.story import read_story
 
     click.echo("\n".join(read_story(file, who)))
 

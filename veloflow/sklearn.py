@@ -28,8 +28,8 @@ from veloflow.errors import InputError, nearest
 from veloflow.models.inference import InferenceGraph
 from veloflow.models.onnx_export import export_onnx
 from veloflow.runtime.api import prepare
-from veloflow.runtime.checkpoint import Checkpoint
 from veloflow.runtime.definition import Definition
+from veloflow.runtime.storage.checkpoint import Checkpoint
 from veloflow.units.all2all import linear, relu, sigmoid, softmax, softplus, tanh
 from veloflow.units.dropout import dropout
 from veloflow.units.fullbatch import ArrayLoader

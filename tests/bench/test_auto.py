@@ -29,7 +29,7 @@ from small_mnist import write_small_mnist
 import veloflow
 from veloflow.core import EpochDone
 from veloflow.errors import RunError
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.simulated_crew import VirtualCluster
 
 pytestmark = pytest.mark.bench
 

@@ -16,7 +16,7 @@ import pytest
 import veloflow
 from checkout import ROOT
 from veloflow.errors import NumericsError, UnitError
-from veloflow.runtime.local_farm import LocalFarm
+from veloflow.runtime.farms.local import LocalFarm
 
 pytestmark = pytest.mark.bench
 

@@ -18,7 +18,7 @@ import veloflow
 from veloflow.devices.copying import copy_into
 from veloflow.protocol.codec import encode
 from veloflow.protocol.messages import Job, LeaseId, Piece, Update
-from veloflow.runtime.shared_memory import Board, make_folder, remove_folder
+from veloflow.runtime.transport.shared_memory import Board, make_folder, remove_folder
 
 pytestmark = [pytest.mark.bench, pytest.mark.cluster]
 

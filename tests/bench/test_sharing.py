@@ -19,7 +19,7 @@ import veloflow
 from checkout import ROOT
 from veloflow.core import EpochDone
 from veloflow.errors import RunError
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.simulated_crew import VirtualCluster
 from veloflow.sharing import policies
 from veloflow.sharing.policies import LocalPolicy, Period
 

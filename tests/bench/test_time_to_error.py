@@ -17,7 +17,7 @@ import veloflow
 from checkout import ROOT
 from veloflow.core import EpochDone
 from veloflow.errors import RunError
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.simulated_crew import VirtualCluster
 from veloflow.views.chart import Curve, draw_chart
 
 pytestmark = pytest.mark.bench

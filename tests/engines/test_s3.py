@@ -15,7 +15,7 @@ from idx_files import write_idx
 import veloflow
 from veloflow.errors import CheckpointError, DataError, StorageError
 from veloflow.places import place_of
-from veloflow.runtime.checkpoint import find_checkpoint, read_checkpoint
+from veloflow.runtime.storage.checkpoint import find_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.engines
 

@@ -16,8 +16,8 @@ import veloflow
 from veloflow.cli import main
 from veloflow.errors import CheckpointError, DataError, InputError, OptionError
 from veloflow.places import place_of
-from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from veloflow.runtime.store import CheckpointStore
+from veloflow.runtime.storage.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from veloflow.runtime.storage.store import CheckpointStore
 from veloflow.units import digits
 
 pytest.importorskip("fsspec")
@@ -98,8 +98,8 @@ class Dying(LocalFileSystem):
 fsspec.register_implementation("dying", Dying)
 
 from veloflow.places import place_of
-from veloflow.runtime.checkpoint import Checkpoint
-from veloflow.runtime.store import CheckpointStore
+from veloflow.runtime.storage.checkpoint import Checkpoint
+from veloflow.runtime.storage.store import CheckpointStore
 
 def checkpoint(number):
     arrays = {"w": np.full(1000, number, np.float32)}

@@ -26,7 +26,7 @@ from veloflow.protocol.events import (
 )
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import Beat, Failure, Introduce, LeaseId, Piece
-from veloflow.runtime.unix_transport import UnixConnection, UnixListener
+from veloflow.runtime.transport.unix import UnixConnection, UnixListener
 from veloflow.testing import FaultPlan, Simulation
 
 RUNTIME = Path(veloflow.__file__).parent / "runtime"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from veloflow.core import Message
 from veloflow.errors import InputError
-from veloflow.runtime.slave import join
+from veloflow.runtime.slaves.slave import join
 
 _NUMBERS = itertools.count()
 

@@ -10,11 +10,11 @@ import pytest
 from veloflow.core import Batch, Unit, Workflow
 from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.parameters import Mover, Parameters
-from veloflow.runtime.ahead import Ahead
-from veloflow.runtime.crew import Done
-from veloflow.runtime.exchanged import Exchanged
-from veloflow.runtime.peer_order import BROKEN
-from veloflow.runtime.round_order import ORDER, SUM, named
+from veloflow.runtime.farms.ahead import Ahead
+from veloflow.runtime.farms.exchanged import Exchanged
+from veloflow.runtime.jobs.peer_order import BROKEN
+from veloflow.runtime.jobs.round_order import ORDER, SUM, named
+from veloflow.runtime.master.crew import Done
 from veloflow.sharing.topologies import parse_topology
 
 

@@ -12,7 +12,7 @@ from veloflow.core import Message
 from veloflow.protocol.events import Grant, Heard, WorkAdded
 from veloflow.protocol.master import Master, MasterSettings
 from veloflow.protocol.messages import PROTOCOL, Hello, Piece
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.simulated_crew import VirtualCluster
 from veloflow.sharing import parse_sharing
 from veloflow.testing import FaultPlan, Simulation
 

@@ -17,8 +17,8 @@ import pytest
 import veloflow
 from veloflow.core import EpochDone
 from veloflow.errors import CheckpointError, Interrupted, NotFoundError, StorageError
-from veloflow.runtime.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from veloflow.runtime.files import write_atomically
+from veloflow.runtime.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from veloflow.runtime.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from veloflow.runtime import Session

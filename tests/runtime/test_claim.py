@@ -10,11 +10,11 @@ import pytest
 
 import veloflow
 from veloflow.errors import StorageError
-from veloflow.runtime.claim import claimed
+from veloflow.runtime.storage.claim import claimed
 
 HOLDS = """
 import pathlib, sys, time
-from veloflow.runtime.claim import claimed
+from veloflow.runtime.storage.claim import claimed
 with claimed(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -10,9 +10,9 @@ from tests.runtime import slaves
 from veloflow.errors import WireError
 from veloflow.protocol.codec import decode_from_slave
 from veloflow.protocol.messages import LeaseId, Part, Update
-from veloflow.runtime.early import Arriving
-from veloflow.runtime.memory_transport import MemoryConnection
-from veloflow.runtime.payloads import header_of
+from veloflow.runtime.slaves.early import Arriving
+from veloflow.runtime.transport.memory import MemoryConnection
+from veloflow.runtime.transport.payloads import header_of
 
 LEASE = LeaseId(3, 0)
 

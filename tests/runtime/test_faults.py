@@ -7,7 +7,7 @@ import pytest
 import veloflow
 from tests.runtime.test_cluster import alone, leaves_nothing, run, until_here  # noqa: F401
 from veloflow.errors import OptionError
-from veloflow.runtime.story import read_story
+from veloflow.runtime.master.story import read_story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

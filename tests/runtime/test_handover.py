@@ -8,7 +8,7 @@ import pytest
 from veloflow.devices.numpy import NumpyDevice
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import CheckpointError
-from veloflow.runtime.handover import Handover, Leftover
+from veloflow.runtime.farms.handover import Handover, Leftover
 
 ONE, TWO = np.array([1.0, 2.0], np.float32), np.array([3.0, -2.0], np.float32)
 

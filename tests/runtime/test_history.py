@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from veloflow.runtime.history import History
+from veloflow.runtime.storage.history import History
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import veloflow
 from tests.runtime.test_cluster import leaves_nothing  # noqa: F401
 from veloflow.errors import Interrupted
-from veloflow.runtime.journal import FileJournal
+from veloflow.runtime.storage.journal import FileJournal
 
 SLOW = """
 import time

@@ -12,7 +12,7 @@ import zmq
 
 from veloflow.errors import ClusterError, InputError, NotFoundError
 from veloflow.runtime.keys import ClientKeys, ServerKeys, add_slave, check_address, make_keys
-from veloflow.runtime.transport import ZmqConnection, ZmqListener
+from veloflow.runtime.transport.connections import ZmqConnection, ZmqListener
 
 
 @pytest.fixture

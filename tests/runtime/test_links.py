@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from veloflow.protocol.messages import PROTOCOL, Hello, LeaseId
-from veloflow.runtime.links import Links
-from veloflow.runtime.shared_memory import Outbox
+from veloflow.runtime.master.links import Links
+from veloflow.runtime.transport.shared_memory import Outbox
 
 SLOTS = 4
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import veloflow
-from veloflow.runtime.checkpoint import read_checkpoint
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.simulated_crew import VirtualCluster
+from veloflow.runtime.storage.checkpoint import read_checkpoint
 
 OWN = """
 from veloflow.units import *

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from veloflow.runtime.processes import Janitor, SlaveProcess, stop_all
+from veloflow.runtime.master.processes import Janitor, SlaveProcess, stop_all
 
 pytestmark = pytest.mark.cluster
 
@@ -69,7 +69,7 @@ def test_stopped_processes_are_ended_too(janitor):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from veloflow.runtime.processes import Janitor, SlaveProcess
+from veloflow.runtime.master.processes import Janitor, SlaveProcess
 folder = Path(sys.argv[1])
 janitor = Janitor(folder)
 one = SlaveProcess.start(0, ["ipc:///nowhere"], group=janitor.group, cores=1, environment={})

@@ -12,9 +12,9 @@ from veloflow.errors import ClusterError, InputError
 from veloflow.protocol.codec import decode_from_slave, encode
 from veloflow.protocol.messages import Plan
 from veloflow.runtime.keys import ServerKeys, add_slave, make_keys
-from veloflow.runtime.reachability import check
-from veloflow.runtime.slave import join
-from veloflow.runtime.transport import ZmqListener
+from veloflow.runtime.slaves.reachability import check
+from veloflow.runtime.slaves.slave import join
+from veloflow.runtime.transport.connections import ZmqListener
 
 PLAN = Plan("digits_mlp", {}, {}, "sum", "/nowhere", "token", 1, "")
 
@@ -121,7 +121,7 @@ def test_a_name_that_nobody_knows_is_told(monkeypatch, tmp_path):
 
 
 def test_a_master_that_does_not_answer_is_told(monkeypatch):
-    monkeypatch.setattr("veloflow.runtime.reachability._ANSWER", 0.2)
+    monkeypatch.setattr("veloflow.runtime.slaves.reachability._ANSWER", 0.2)
     context = zmq.Context()
     silent = context.socket(zmq.ROUTER)
     port = silent.bind_to_random_port("tcp://127.0.0.1")

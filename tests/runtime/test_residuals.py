@@ -10,9 +10,9 @@ from tests.runtime.test_auto import taking
 from tests.runtime.test_cluster import until_here
 from veloflow.core import Message
 from veloflow.errors import CheckpointError
-from veloflow.runtime.checkpoint import read_checkpoint, write_checkpoint
-from veloflow.runtime.crew import OwnCrew
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.crew import OwnCrew
+from veloflow.runtime.master.simulated_crew import VirtualCluster
+from veloflow.runtime.storage.checkpoint import read_checkpoint, write_checkpoint
 from veloflow.sharing.residuals import Orphans
 
 OPTIONS = {"epochs": 3, "hidden": 20}

@@ -9,10 +9,10 @@ import pytest
 
 from veloflow.errors import StorageError
 from veloflow.protocol.faults import FaultPlan
-from veloflow.runtime.mischief import Mischief
-from veloflow.runtime.round_log import LogShape, RoundLog
-from veloflow.runtime.round_order import LOG, ORDER, STEP, SUM, Order, named, part_of
-from veloflow.runtime.slave_rounds import Rounds
+from veloflow.runtime.jobs.round_log import LogShape, RoundLog
+from veloflow.runtime.jobs.round_order import LOG, ORDER, STEP, SUM, Order, named, part_of
+from veloflow.runtime.slaves.mischief import Mischief
+from veloflow.runtime.slaves.rounds import Rounds
 
 SHAPE = LogShape(rounds=3, shards=2, size=5, state=10, dtype="<f8")
 

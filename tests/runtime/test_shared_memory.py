@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from veloflow.errors import StorageError
-from veloflow.runtime.shared_memory import Board, Outbox, make_folder, remove_folder
+from veloflow.runtime.transport.shared_memory import Board, Outbox, make_folder, remove_folder
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import veloflow
 from tests.runtime import slaves
 from veloflow.core import Message
 from veloflow.errors import CheckpointError, OptionError
-from veloflow.runtime.simulated_crew import VirtualCluster
+from veloflow.runtime.master.simulated_crew import VirtualCluster
 
 OPTIONS = {"epochs": 3, "hidden": 20}
 MODES = ["async:damping=0.5", "ssp:1", "groups:2", "average:3", "elastic:0.9,2"]

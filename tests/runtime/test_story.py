@@ -8,7 +8,7 @@ import pytest
 
 from veloflow.errors import InputError, NotFoundError, StorageError
 from veloflow.protocol.messages import LeaseId
-from veloflow.runtime.story import StoryFile, read_story
+from veloflow.runtime.master.story import StoryFile, read_story
 
 TOLD = [
     (1.0, "s1", "joined", None),

@@ -53,14 +53,14 @@ def test_the_same_bits_as_a_star(alone, topology):
     # one slave may be through with all before another is there: then nobody exchanges gradients
     is_any = topology.startswith("servers") or result.more["ahead"]["exchanged"] > 0
     assert (max(sent for sent, _ in moved) > 0) == is_any
-    assert children("veloflow.runtime.range_server") == []
+    assert children("veloflow.runtime.slaves.range_server") == []
 
 
 @pytest.mark.parametrize(
     ("topology", "word", "number"),
     [
         ("ring", "slave", signal.SIGKILL),
-        ("servers:2", "veloflow.runtime.range_server", signal.SIGKILL),
+        ("servers:2", "veloflow.runtime.slaves.range_server", signal.SIGKILL),
         pytest.param("ring", "slave", signal.SIGSTOP, marks=pytest.mark.stress),
         pytest.param("tree", "slave", signal.SIGKILL, marks=pytest.mark.stress),
         pytest.param("servers:2", "slave", signal.SIGKILL, marks=pytest.mark.stress),

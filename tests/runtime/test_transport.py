@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from veloflow.errors import ClusterError, InputError, StorageError
-from veloflow.runtime.memory_transport import MemoryConnection, MemoryListener
-from veloflow.runtime.transport import ZmqConnection, ZmqListener
-from veloflow.runtime.unix_transport import UnixConnection, UnixListener
+from veloflow.runtime.transport.connections import ZmqConnection, ZmqListener
+from veloflow.runtime.transport.memory import MemoryConnection, MemoryListener
+from veloflow.runtime.transport.unix import UnixConnection, UnixListener
 
 
 def connect(address, identity):

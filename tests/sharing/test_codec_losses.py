@@ -17,7 +17,7 @@ import pytest
 from veloflow.protocol.clocks import Clocks
 from veloflow.protocol.ledger import Ledger
 from veloflow.protocol.messages import Piece
-from veloflow.runtime.found_vector import FoundVector
+from veloflow.runtime.transport.found_vector import FoundVector
 from veloflow.sharing.codecs import Range, parse_codec
 from veloflow.sharing.policies import LocalPolicy, parse_sharing
 from veloflow.sharing.residuals import Orphans

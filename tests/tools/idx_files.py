@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 
-from veloflow.runtime.files import write_atomically
+from veloflow.runtime.storage.files import write_atomically
 
 
 def write_idx(folder, counts, shape=(28, 28)):

@@ -14,7 +14,7 @@ from networks import Given
 import veloflow
 from veloflow.core import Input, Unit
 from veloflow.errors import DataError, NumericsError
-from veloflow.runtime.checkpoint import read_checkpoint
+from veloflow.runtime.storage.checkpoint import read_checkpoint
 from veloflow.units import ArrayLoader, EvaluatorSoftmax, softmax, standard_workflow, tanh
 from veloflow.units.loader import TRAIN
 from veloflow.units.metrics import AUC, TopKError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import veloflow
-from veloflow.runtime.checkpoint import read_checkpoint
+from veloflow.runtime.storage.checkpoint import read_checkpoint
 from veloflow.units import read_idx
 
 _DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from veloflow.kvstore.serving import StoreServer
-from veloflow.runtime.files import check_writable
 from veloflow.runtime.keys import ServerKeys
+from veloflow.runtime.storage.files import check_writable
 
 __all__ = ["serve"]
 

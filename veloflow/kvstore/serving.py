@@ -33,18 +33,18 @@ from veloflow.protocol.kvstore.server import (
     Show,
     Store,
 )
-from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.keys import check_address
-from veloflow.runtime.memory_transport import MemoryListener
-from veloflow.runtime.payloads import header_of, view
-from veloflow.runtime.transport import ZmqListener
+from veloflow.runtime.transport.connections import ZmqListener
+from veloflow.runtime.transport.found_vector import FoundVector
+from veloflow.runtime.transport.memory import MemoryListener
+from veloflow.runtime.transport.payloads import header_of, view
 from veloflow.sharing.codecs import Range, parse_codec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.runtime.keys import ServerKeys
-    from veloflow.runtime.transport import Frame, Listener
+    from veloflow.runtime.transport.connections import Frame, Listener
 
 __all__ = ["StoreServer"]
 

@@ -24,18 +24,18 @@ from veloflow.protocol.kvstore.messages import (
     Value,
     store_decoder,
 )
-from veloflow.runtime.found_vector import FoundVector
 from veloflow.runtime.keys import ClientKeys, check_address
-from veloflow.runtime.memory_transport import MemoryConnection
-from veloflow.runtime.payloads import header_of, view
-from veloflow.runtime.transport import ZmqConnection
+from veloflow.runtime.transport.connections import ZmqConnection
+from veloflow.runtime.transport.found_vector import FoundVector
+from veloflow.runtime.transport.memory import MemoryConnection
+from veloflow.runtime.transport.payloads import header_of, view
 from veloflow.sharing.codecs import Range, parse_codec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from veloflow.kvstore.updaters import Updater
-    from veloflow.runtime.transport import Connection
+    from veloflow.runtime.transport.connections import Connection
 
 __all__ = ["KeyValueStore"]
 

@@ -22,9 +22,9 @@ from veloflow.devices.parameters import Parameters
 from veloflow.devices.selection import choose_device, open_device
 from veloflow.errors import CheckpointError, DataError, GraphError, NotFoundError
 from veloflow.places import Place, place_of
-from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from veloflow.runtime.definition import Definition, find_definition
 from veloflow.runtime.session import build_workflow
+from veloflow.runtime.storage.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
 from veloflow.units.forward import Forward
 from veloflow.units.loader import TEST, Loader
 

@@ -15,7 +15,7 @@ import veloflow.models.onnx_sequences
 from veloflow.errors import RunError
 from veloflow.models.onnx_graph import OPSET, OnnxGraph
 from veloflow.models.onnx_nodes import add_normalizer, add_unit
-from veloflow.runtime.files import write_atomically
+from veloflow.runtime.storage.files import write_atomically
 from veloflow.units.extras import needs
 
 if TYPE_CHECKING:

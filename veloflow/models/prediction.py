@@ -11,7 +11,7 @@ import numpy as np
 
 from veloflow.errors import DataError, InputError
 from veloflow.places import Place, place_of
-from veloflow.runtime.files import check_writable, write_atomically
+from veloflow.runtime.storage.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     import polars as pl

@@ -17,22 +17,22 @@ from veloflow.errors import CheckpointError, ClusterError, OptionError
 from veloflow.places import Place, RemotePath, place_of
 from veloflow.protocol.elasticity import Bounds
 from veloflow.protocol.faults import FaultPlan
-from veloflow.runtime.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
-from veloflow.runtime.claim import claimed
-from veloflow.runtime.crew import Crew, OwnCrew
 from veloflow.runtime.definition import Definition, find_definition
-from veloflow.runtime.files import check_writable
-from veloflow.runtime.found_vector import found_vector_of
-from veloflow.runtime.history import History, Spoiled
-from veloflow.runtime.job_form import Workers, cut_of
-from veloflow.runtime.journal import FileJournal
+from veloflow.runtime.master.crew import Crew, OwnCrew
+from veloflow.runtime.master.simulated_crew import SimulatedCrew, VirtualCluster
+from veloflow.runtime.master.story import StoryFile
 from veloflow.runtime.option_rules import check_faults, check_slave_options, check_topology
 from veloflow.runtime.plan import checksum, name_of, settings_of, source_of, workers_of
 from veloflow.runtime.profile import Profile
 from veloflow.runtime.session import Session, build_workflow
-from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
-from veloflow.runtime.store import CheckpointStore
-from veloflow.runtime.story import StoryFile
+from veloflow.runtime.slaves.job_form import Workers, cut_of
+from veloflow.runtime.storage.checkpoint import Checkpoint, find_checkpoint, read_checkpoint
+from veloflow.runtime.storage.claim import claimed
+from veloflow.runtime.storage.files import check_writable
+from veloflow.runtime.storage.history import History, Spoiled
+from veloflow.runtime.storage.journal import FileJournal
+from veloflow.runtime.storage.store import CheckpointStore
+from veloflow.runtime.transport.found_vector import found_vector_of
 from veloflow.sharing.codecs import parse_codec, text_of
 from veloflow.sharing.policies import (
     Auto,
@@ -44,10 +44,10 @@ from veloflow.sharing.policies import (
 
 # ZeroMQ and keys are imported where there are slaves: a lone run starts 60 ms earlier.
 if TYPE_CHECKING:
-    from veloflow.runtime.cluster import Cluster
-    from veloflow.runtime.cluster_settings import ClusterSettings
     from veloflow.runtime.engine import Engine
     from veloflow.runtime.keys import ServerKeys
+    from veloflow.runtime.master.cluster import Cluster
+    from veloflow.runtime.master.settings import ClusterSettings
     from veloflow.runtime.result import Result
     from veloflow.sharing.topologies import Topology
 
@@ -333,7 +333,7 @@ def prepare(
         if why:
             session.events.publish(Message(why))
         if mode is not None and has_slaves:
-            from veloflow.runtime.cluster_settings import ClusterSettings
+            from veloflow.runtime.master.settings import ClusterSettings
 
             engine = None
             if on is not None:
@@ -416,7 +416,7 @@ def _cluster(
     def say(text: str) -> None:
         session.events.publish(Message(text))
 
-    from veloflow.runtime.cluster import Cluster
+    from veloflow.runtime.master.cluster import Cluster
 
     name_of(session.definition)  # raises if slaves cannot find it
 
@@ -428,7 +428,7 @@ def _cluster(
     if ways.is_star:
         cluster = Cluster(wishes, say=say, is_stopping=is_stopping)
     else:
-        from veloflow.runtime.peer_cluster import PeerCluster
+        from veloflow.runtime.master.peer_cluster import PeerCluster
 
         cluster = PeerCluster(wishes, ways, say=say, is_stopping=is_stopping)
     if engine is not None:

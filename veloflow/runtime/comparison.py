@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from veloflow.core import EpochDone
 from veloflow.errors import OptionError, RunError
 from veloflow.runtime.api import run
-from veloflow.runtime.simulated_crew import SimulatedCrew, VirtualCluster
+from veloflow.runtime.master.simulated_crew import SimulatedCrew, VirtualCluster
 from veloflow.sharing.codecs import parse_codec, text_of
 from veloflow.sharing.policies import Auto, LocalPolicy, Sync, parse_sharing, sharing_text
 from veloflow.sharing.topologies import Star, parse_topology, topology_text

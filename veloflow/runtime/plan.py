@@ -18,9 +18,9 @@ import veloflow
 from veloflow.core import DataFacts, Settings
 from veloflow.errors import DefinitionError, NotFoundError
 from veloflow.runtime.definition import find_definition, known_definitions
-from veloflow.runtime.job_form import Workers
 from veloflow.runtime.session import Session
-from veloflow.runtime.worker import Worker
+from veloflow.runtime.slaves.job_form import Workers
+from veloflow.runtime.slaves.worker import Worker
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

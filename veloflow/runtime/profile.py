@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from veloflow.devices.tracing import traced
-from veloflow.runtime.files import check_writable, write_atomically
+from veloflow.runtime.storage.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from veloflow.places import Place, place_of
-from veloflow.runtime.files import write_atomically
+from veloflow.runtime.storage.files import write_atomically
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow

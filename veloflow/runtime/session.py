@@ -27,22 +27,22 @@ from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import CheckpointError, Interrupted, NumericsError
-from veloflow.runtime.checkpoint import Checkpoint
-from veloflow.runtime.farming import make_farm
+from veloflow.runtime.farms.choice import make_farm
 from veloflow.runtime.interruption import Interruption
 from veloflow.runtime.liveness import spans_in
 from veloflow.runtime.options import convert_options, options_of
 from veloflow.runtime.result import Result
+from veloflow.runtime.storage.checkpoint import Checkpoint
 from veloflow.sharing.codecs import parse_codec
 from veloflow.sharing.policies import sharing_text
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from veloflow.runtime.crew import Crew
     from veloflow.runtime.definition import Definition
-    from veloflow.runtime.farms import PieceFarm
-    from veloflow.runtime.store import CheckpointStore
+    from veloflow.runtime.farms.farm import PieceFarm
+    from veloflow.runtime.master.crew import Crew
+    from veloflow.runtime.storage.store import CheckpointStore
     from veloflow.sharing.policies import Policy
 
 __all__ = ["Session", "build_workflow"]

@@ -98,7 +98,7 @@ class Gauge:
     def add(
         self, slave: str, kind: int, count: int, seconds: float, wire: float | None, nbytes: int
     ) -> None:
-        """Take in a piece of ``count`` samples; see :class:`~veloflow.runtime.crew.Done`."""
+        """Take in a piece of ``count`` samples; see :class:`~veloflow.runtime.master.crew.Done`."""
         if kind < 0 or not count:
             return
         pace = self._paces.setdefault((slave, kind), deque(maxlen=_MEMORY))

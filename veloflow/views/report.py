@@ -257,7 +257,7 @@ def checkpoint_tables(path: object, found: Mapping[str, Any]) -> list[Renderable
 
     Args:
         path: the file.
-        found: what ``veloflow.runtime.checkpoint.summary`` says of it.
+        found: what ``veloflow.runtime.storage.checkpoint.summary`` says of it.
     """
     run = Table.grid(padding=(0, 2))
     run.add_column(style="dim")
