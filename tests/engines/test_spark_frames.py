@@ -10,7 +10,10 @@ import veloflow
 from veloflow.errors import InputError, OptionError
 from veloflow.spark import fit, predict
 
-pytestmark = pytest.mark.engines
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # pyspark's of the pandas to come
+]
 
 _DEFINITION = """
 from pathlib import Path
