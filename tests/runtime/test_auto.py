@@ -7,7 +7,7 @@ import pytest
 import veloflow
 from tests.runtime import slaves
 from veloflow.core import Message, SharingStatus
-from veloflow.runtime.farms.farm import auto as auto_farm
+from veloflow.runtime.farms import auto as auto_farm
 from veloflow.runtime.farms.handover import Handover
 from veloflow.runtime.master.simulated_crew import VirtualCluster
 from veloflow.sharing.auto_model import Choice, Prediction
