@@ -105,7 +105,7 @@ def test_error_of_the_input_is_made_before_the_weights_move():
 )
 def test_numbers_without_sense_are_refused(rates):
     wf = workflow_on()
-    with pytest.raises(InputError, match="must have"):
+    with pytest.raises(InputError, match=f"{next(iter(rates)).removesuffix('_bias')} is .*; give"):
         GDTanh(wf, All2AllTanh(wf, 3), **rates)
 
 

@@ -82,13 +82,13 @@ class MemoryListener:
         with _lock:
             if address in _listeners:
                 raise InputError(f"cannot listen on {address}: somebody does; give another name")
-            _listeners[address] = self
-        self.inbox: _Inbox[tuple[bytes, list[Frame]]] = _Inbox()
-        self.clients: dict[bytes, _Inbox[list[Frame]]] = {}
-        self.is_open = True
-        self.descriptor = self.inbox.descriptor
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self.descriptor, selectors.EVENT_READ)
+            self.inbox: _Inbox[tuple[bytes, list[Frame]]] = _Inbox()
+            self.clients: dict[bytes, _Inbox[list[Frame]]] = {}
+            self.is_open = True
+            self.descriptor = self.inbox.descriptor
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self.descriptor, selectors.EVENT_READ)
+            _listeners[address] = self  # last: who finds it may connect at once
 
     @property
     def has_message(self) -> bool:
