@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from veloflow.errors import ClusterError, InputError, StorageError
+from veloflow.runtime.transport import memory
 from veloflow.runtime.transport.connections import ZmqConnection, ZmqListener
 from veloflow.runtime.transport.memory import MemoryConnection, MemoryListener
 from veloflow.runtime.transport.unix import UnixConnection, UnixListener
@@ -292,3 +294,21 @@ def test_a_path_that_is_too_long_is_named(tmp_path):
 def test_no_master_at_a_socket_is_said(tmp_path):
     with pytest.raises(InputError, match="no master listens"):
         UnixConnection(f"unix://{tmp_path}/s", b"client")
+
+
+def test_who_listens_is_ready_when_found(monkeypatch):
+    """A slave that tries again and again connects in the very moment in which a master listens."""
+    address, joined = "memory://at-once", []
+
+    class Found(dict):
+        def __setitem__(self, key, listener):
+            super().__setitem__(key, listener)
+            monkeypatch.setattr(memory, "_lock", contextlib.nullcontext())  # its maker holds it
+            joined.append(MemoryConnection(address, b"early"))
+
+    monkeypatch.setattr(memory, "_listeners", Found())
+    listener = MemoryListener(address)
+    assert listener.send(b"early", [b"hello"])
+    assert joined[0].receive() == [b"hello"]
+    joined[0].close()
+    listener.close()
