@@ -44,6 +44,7 @@ BELOW_RUNTIME = (
 
 LAYERS = (
     Layer("veloflow.errors", never=CLOCKS_AND_SOCKETS),
+    Layer("veloflow.late", never=CLOCKS_AND_SOCKETS),
     Layer(
         "veloflow.places",
         may=("veloflow.errors",),
@@ -106,7 +107,7 @@ LAYERS = (
         "veloflow.runtime",
         may=(
             *("veloflow.core", "veloflow.devices", "veloflow.errors", "veloflow.protocol"),
-            *("veloflow.places", "veloflow.runtime", "veloflow.sharing"),
+            *("veloflow.late", "veloflow.places", "veloflow.runtime", "veloflow.sharing"),
             *("msgspec", "numpy", "platformdirs", "safetensors", "threadpoolctl", "zmq"),
         ),
         exactly=("veloflow",),  # for its version, which is written into results and checkpoints
@@ -181,7 +182,8 @@ LAYERS = (
     Layer(
         "veloflow.views",
         may=(
-            *("veloflow.core", "veloflow.errors", "veloflow.views", "veloflow.runtime.events"),
+            *("veloflow.core", "veloflow.errors", "veloflow.late", "veloflow.views"),
+            "veloflow.runtime.events",
             *("graphviz", "networkx", "rich"),
         ),
         late=("PIL", "polars"),
@@ -195,7 +197,7 @@ LAYERS = (
     ),
     Layer(
         "veloflow",
-        may=("veloflow.errors",),
+        may=("veloflow.errors", "veloflow.late"),
         late=(
             *("veloflow.core", "veloflow.devices", "veloflow.kvstore", "veloflow.runtime"),
             "veloflow.views",

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from veloflow.late import late_names
+
 if TYPE_CHECKING:
     from veloflow.core import Bool, Input, Repeater, Unit, Workflow
     from veloflow.errors import VeloflowError
@@ -30,27 +32,27 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Bool": "veloflow.core",
-    "Input": "veloflow.core",
-    "KeyValueStore": "veloflow.kvstore",
-    "Repeater": "veloflow.core",
-    "Result": "veloflow.runtime",
-    "Unit": "veloflow.core",
-    "VeloflowError": "veloflow.errors",
-    "Workflow": "veloflow.core",
-    "load": "veloflow.runtime",
-    "run": "veloflow.runtime",
-}
+_load = late_names(
+    __name__,
+    {
+        "Bool": "veloflow.core",
+        "Input": "veloflow.core",
+        "KeyValueStore": "veloflow.kvstore",
+        "Repeater": "veloflow.core",
+        "Result": "veloflow.runtime",
+        "Unit": "veloflow.core",
+        "VeloflowError": "veloflow.errors",
+        "Workflow": "veloflow.core",
+        "load": "veloflow.runtime",
+        "run": "veloflow.runtime",
+    },
+)
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'veloflow' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(_HOMES[name]), name)
+    value = _load(name)
     if name in ("Workflow", "load", "run"):
         importlib.import_module("veloflow.views.notebook").install()
-    globals()[name] = value
     return value
 
 

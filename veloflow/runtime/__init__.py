@@ -6,8 +6,9 @@ launcher from here, and need not wait for all that a run takes.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from veloflow.late import late_names
 
 if TYPE_CHECKING:
     from veloflow.runtime.api import load, run
@@ -25,23 +26,18 @@ __all__ = [
     "run",
 ]
 
-_HOMES = {
-    "Definition": "definition",
-    "Result": "result",
-    "Session": "session",
-    "find_definition": "definition",
-    "known_definitions": "definition",
-    "load": "api",
-    "run": "api",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'veloflow.runtime' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = late_names(
+    __name__,
+    {
+        "Definition": "veloflow.runtime.definition",
+        "Result": "veloflow.runtime.result",
+        "Session": "veloflow.runtime.session",
+        "find_definition": "veloflow.runtime.definition",
+        "known_definitions": "veloflow.runtime.definition",
+        "load": "veloflow.runtime.api",
+        "run": "veloflow.runtime.api",
+    },
+)
 
 
 def __dir__() -> list[str]:
