@@ -14,6 +14,7 @@ import time
 
 import pytest
 from engine_runs import LONG, run_on
+from local_engines import dask_on_this_machine, ray_on_this_machine, spark_on_this_machine
 
 
 @pytest.fixture(scope="session")
@@ -31,35 +32,22 @@ def local_long():
 @pytest.fixture(scope="session")
 def dask_client():
     """Give a client of a Dask cluster of two worker processes."""
-    distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-    )
-    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+    with dask_on_this_machine() as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def ray_cluster():
     """Give the module ray, connected to a cluster of this machine."""
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    with ray_on_this_machine() as ray:
+        yield ray
 
 
 @pytest.fixture(scope="session")
 def spark_context():
     """Give a Spark context with two threads on this machine."""
-    pyspark = pytest.importorskip("pyspark")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_PYTHON", sys.executable)
-        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-        conf = pyspark.SparkConf().setMaster("local[2,1000000]").setAppName("tests")
-        conf.set("spark.ui.enabled", "false").set("spark.driver.host", "127.0.0.1")
-        context = pyspark.SparkContext(conf=conf)
+    with spark_on_this_machine() as context:
         yield context
-        context.stop()
 
 
 # -- SSH: a server in this process ----------------------------------------------------------------

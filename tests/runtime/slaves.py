@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 from veloflow.core import Message
 from veloflow.errors import InputError
 from veloflow.runtime.slaves.slave import join
+
+VELOFLOW = [sys.executable, "-P", "-m", "veloflow"]
 
 _NUMBERS = itertools.count()
 
@@ -35,6 +41,41 @@ def in_threads(count, run):
         thread.join(20)
         assert not thread.is_alive()
     return result
+
+
+def resumed_after_a_kill(folder, slaves, words, timeout):
+    """Run digits_mlp with slaves that outlive their master, which is killed and resumed.
+
+    Args:
+        folder: for the checkpoints and the result.
+        slaves: how many there are.
+        words: for the command line.
+        timeout: seconds that the second master may take.
+
+    Returns:
+        dict: the result of the second master.
+    """
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{one.getsockname()[1]}"
+    command = [*VELOFLOW, "run", "digits_mlp", *words, "--device", "numpy", "--listen", address,
+               "--checkpoint-every", "0.2", "--checkpoint", str(folder / "c"),
+               "--result", str(folder / "r.json")]  # fmt: skip
+    joined = [
+        subprocess.Popen([*VELOFLOW, "slave", address, "-d", "numpy", "-q"]) for _ in range(slaves)
+    ]
+    master = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
+    for line in master.stdout:
+        if '"epoch": 10' in line:
+            master.kill()
+            break
+    master.wait()
+    master.stdout.close()
+    assert (folder / "c" / "last.safetensors").exists()
+    again = subprocess.run([*command, "--resume", "-q"], timeout=timeout)
+    assert again.returncode == 0
+    assert [one.wait(20) for one in joined] == [0] * slaves
+    return json.loads((folder / "r.json").read_text())
 
 
 def children(word):

@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 import veloflow
-from tests.runtime.slaves import Trouble
+from tests.runtime.slaves import VELOFLOW, Trouble, resumed_after_a_kill
 from veloflow.core import EpochDone, Message
 from veloflow.errors import ClusterError, DefinitionError, InputError, OptionError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 OPTIONS = {"epochs": 3, "hidden": 20}
-VELOFLOW = [sys.executable, "-P", "-m", "veloflow"]
 
 
 @pytest.fixture(scope="module")
@@ -216,28 +215,9 @@ def test_ctrl_c_stops_cleanly_and_resume_gives_the_same_bits(tmp_path):
 def test_a_killed_master_takes_its_slaves_back(tmp_path):
     """ray-project/kuberay#1141, ray#46814: slaves outlive their master and serve the next one."""
     expected = run(epochs=200).parameters_sha256
-    listening = subprocess.run(
-        [sys.executable, "-c", "import socket as s; x = s.socket(); x.bind(('127.0.0.1', 0)); "
-         "print(x.getsockname()[1])"], capture_output=True, text=True,
-    )  # fmt: skip
-    address = f"tcp://127.0.0.1:{listening.stdout.strip()}"
-    command = [*VELOFLOW, "run", "digits_mlp", "epochs=200", "hidden=20", "--device", "numpy",
-               "--sharing", "sync:shards=4", "--listen", address, "--checkpoint-every", "0.2",
-               "--checkpoint", str(tmp_path / "c"), "--result", str(tmp_path / "r.json"),
-               ]  # fmt: skip
-    slaves = [subprocess.Popen([*VELOFLOW, "slave", address, "-d", "numpy", "-q"]) for _ in "ab"]
-    master = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
-    for line in master.stdout:
-        if '"epoch": 10' in line:
-            master.kill()
-            break
-    master.wait()
-    master.stdout.close()
-    assert (tmp_path / "c" / "last.safetensors").exists()
-    again = subprocess.run([*command, "--resume", "-q"], timeout=90)
-    assert again.returncode == 0
-    assert [one.wait(20) for one in slaves] == [0, 0]
-    result = json.loads((tmp_path / "r.json").read_text())
+    result = resumed_after_a_kill(
+        tmp_path, 2, ["epochs=200", "hidden=20", "--sharing", "sync:shards=4"], timeout=90
+    )
     assert result["parameters_sha256"] == expected
     assert len(result["slaves"]) == 2
 

@@ -7,13 +7,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import pytest
 
 import veloflow
-from tests.runtime.slaves import Trouble, children
+from tests.runtime.slaves import VELOFLOW, Trouble, children, resumed_after_a_kill
 from veloflow.core import EpochDone, Message
 from veloflow.errors import OptionError
 from veloflow.runtime.keys import add_slave, make_keys
@@ -21,7 +20,6 @@ from veloflow.runtime.keys import add_slave, make_keys
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 OPTIONS = {"epochs": 4, "hidden": 20}
-VELOFLOW = [sys.executable, "-P", "-m", "veloflow"]
 
 
 def run(**options):
@@ -91,26 +89,8 @@ def test_the_same_bits_when_processes_are_killed_or_stopped(alone_for_long, topo
 def test_a_killed_master_is_resumed_with_the_same_bits(topology, tmp_path):
     """The next master takes the slaves back, with its own servers and secrets of its own."""
     expected = run(epochs=100).parameters_sha256
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{one.getsockname()[1]}"
-    command = [*VELOFLOW, "run", "digits_mlp", "epochs=100", "hidden=20", "--device", "numpy",
-               "--sharing", "sync:shards=5", "--topology", topology, "--listen", address,
-               "--checkpoint-every", "0.2", "--checkpoint", str(tmp_path / "c"),
-               "--result", str(tmp_path / "r.json")]  # fmt: skip
-    slaves = [subprocess.Popen([*VELOFLOW, "slave", address, "-d", "numpy", "-q"]) for _ in "abc"]
-    master = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, text=True)
-    for line in master.stdout:
-        if '"epoch": 10' in line:
-            master.kill()
-            break
-    master.wait()
-    master.stdout.close()
-    assert (tmp_path / "c" / "last.safetensors").exists()
-    again = subprocess.run([*command, "--resume", "-q"], timeout=120)
-    assert again.returncode == 0
-    assert [one.wait(20) for one in slaves] == [0, 0, 0]
-    result = json.loads((tmp_path / "r.json").read_text())
+    words = ["epochs=100", "hidden=20", "--sharing", "sync:shards=5", "--topology", topology]
+    result = resumed_after_a_kill(tmp_path, 3, words, timeout=120)
     assert result["parameters_sha256"] == expected
     assert len(result["slaves"]) == 3
     assert result["ahead"]["blocks"] >= 3
