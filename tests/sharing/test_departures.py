@@ -27,6 +27,14 @@ def test_small_ranges_wait_for_their_neighbours():
     assert departures.rest == [(0, 70)]
 
 
+def test_a_layer_without_numbers_may_lie_in_what_has_gone():
+    departures = Departures(2, 2)
+    assert departures.complete(0, 1) is None
+    assert departures.complete(1, 2) == (0, 2)
+    assert departures.complete(1, 1) is None
+    assert departures.rest == []
+
+
 @given(
     st.lists(st.integers(0, 50), min_size=1, max_size=12),
     st.integers(1, 80),

@@ -41,7 +41,7 @@ class Departures:
             ValueError: some of them were complete before, or there are no such numbers.
         """
         if not 0 <= start <= stop <= self._size or any(
-            start < end and begin < stop for begin, end in (*self._complete, *self._gone)
+            max(start, begin) < min(stop, end) for begin, end in (*self._complete, *self._gone)
         ):
             raise ValueError(f"numbers {start} to {stop} cannot be completed now")
         for begin, end in [one for one in self._complete if start in one or stop in one]:
