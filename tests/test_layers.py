@@ -85,8 +85,8 @@ LAYERS = (
     Layer(
         "veloflow.units",
         may=(
-            *("veloflow.core", "veloflow.errors", "veloflow.places", "veloflow.units"),
-            "numpy",
+            *("veloflow.core", "veloflow.errors", "veloflow.late", "veloflow.places"),
+            *("veloflow.units", "numpy"),
             *("veloflow.devices.base", "veloflow.devices.expressions"),
             *("veloflow.devices.memory", "veloflow.devices.parameters", "veloflow.devices.random"),
         ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -80,3 +82,20 @@ def test_first_line_says_the_purpose(name):
 def test_functions_to_build_on_are_described(name):
     module = importlib.import_module(name)
     assert [each for each, thing in own_callables(module) if not inspect.getdoc(thing)] == []
+
+
+def test_a_name_stays_when_a_module_of_that_name_is_loaded():
+    code = (
+        "import sys; import veloflow.units as units; import veloflow.units.activation;"
+        "assert callable(units.activation) and callable(units.rbm);"
+        "print('veloflow.units.recurrent' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n", "a unit that nobody asked for is not loaded"
+
+
+def test_a_slave_loads_no_more_than_it_needs():
+    code = "import sys, veloflow.runtime.slaves.slave; print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not {"asyncio", "veloflow.units", "veloflow.runtime.farms"} & loaded

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import zmq
-import zmq.auth
-from zmq.auth.thread import ThreadAuthenticator
+from typing import TYPE_CHECKING, Any
 
 from veloflow.errors import InputError, NotFoundError, StorageError
+
+# zmq.auth brings asyncio along: it is imported where it is used, which a slave with an offer is not
+if TYPE_CHECKING:
+    import zmq
+    from zmq.auth.thread import ThreadAuthenticator
 
 __all__ = ["ClientKeys", "ServerKeys", "add_slave", "check_address", "make_keys"]
 
@@ -55,7 +56,9 @@ def _make(folder: Path, name: str) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         mask = os.umask(0o077)
         try:
-            public, _ = zmq.auth.create_certificates(folder, name)
+            from zmq.auth import create_certificates
+
+            public, _ = create_certificates(folder, name)
         finally:
             os.umask(mask)
     except OSError as error:
@@ -69,8 +72,10 @@ def _load(path: Path, *, secret: bool) -> tuple[bytes, bytes]:
         raise NotFoundError(f"no key file {path}; make keys with: veloflow keys new DIR")
     if secret and path.stat().st_mode & 0o077:
         raise InputError(f"{path} can be read by others; run: chmod 600 {path}")
+    from zmq.auth import load_certificate
+
     try:
-        public, private = zmq.auth.load_certificate(path)
+        public, private = load_certificate(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is no key file: {error}") from None
     if secret and private is None:
@@ -109,6 +114,8 @@ class ServerKeys:
 
     def start_authenticator(self, context: zmq.Context[Any]) -> ThreadAuthenticator:
         """Let only those in whose keys are accepted."""
+        from zmq.auth.thread import ThreadAuthenticator
+
         guard = ThreadAuthenticator(context)
         guard.start()
         guard.configure_curve_callback("*", self)

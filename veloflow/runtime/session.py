@@ -27,7 +27,6 @@ from veloflow.devices import Array, Device
 from veloflow.devices.memory import Memory
 from veloflow.devices.parameters import Parameters
 from veloflow.errors import CheckpointError, Interrupted, NumericsError
-from veloflow.runtime.farms.choice import make_farm
 from veloflow.runtime.interruption import Interruption
 from veloflow.runtime.liveness import spans_in
 from veloflow.runtime.options import convert_options, options_of
@@ -154,6 +153,8 @@ class Session:
             sharing: the mode.
             codec: the one that the user has asked for; None where the mode may pick one.
         """
+        from veloflow.runtime.farms.choice import make_farm  # slaves have none, nor lone runs
+
         self.sharing = sharing
         self.farm = make_farm(sharing, self.workflow, self.parameters, crew, codec)
         self.farm.label = sharing_text(sharing)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from veloflow.errors import OptionError
-from veloflow.runtime.farms.auto import AutoFarm
 from veloflow.runtime.farms.farm import PieceFarm, SyncFarm
 from veloflow.runtime.farms.local import LocalFarm
 from veloflow.runtime.farms.task import TaskFarm
@@ -38,6 +37,8 @@ def make_farm(
         OptionError: the policy is of another package, and is neither of gradients nor of stretches.
     """
     if isinstance(policy, Auto):
+        from veloflow.runtime.farms.auto import AutoFarm  # the largest, and seldom the one
+
         make = partial(make_farm, workflow=workflow, parameters=parameters, crew=crew)
         return AutoFarm(workflow, parameters, crew, policy, codec, make)
     if isinstance(policy, Sync):

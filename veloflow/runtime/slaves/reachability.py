@@ -14,7 +14,6 @@ from select import POLLIN, poll
 from typing import TYPE_CHECKING, Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from veloflow.errors import ClusterError, InputError
 from veloflow.protocol.codec import decode_from_master, encode
@@ -187,6 +186,8 @@ def _ask(address: str, keys: ClientKeys | None, say: Callable[[str], None]) -> N
 
 def _shake(monitor: zmq.Socket[Any], address: str) -> None:
     """Wait for the end of the handshake."""
+    from zmq.utils.monitor import recv_monitor_message  # brings asyncio along
+
     until = time.monotonic() + _ANSWER
     while (left := until - time.monotonic()) > 0:
         if not monitor.poll(round(left * 1000)):
