@@ -28,11 +28,12 @@ from veloflow.core import Bool, Input, Part, Payload, Repeater, Workflow
 from veloflow.devices import Array, Program
 from veloflow.devices.expressions import element, exp, index, scalar, where
 from veloflow.devices.parameters import Parameter, Parameters
-from veloflow.errors import InputError, ShapeError
+from veloflow.errors import DataError, InputError, ShapeError
 from veloflow.units.device_unit import DeviceUnit
 from veloflow.units.filling import Filling, Uniform
 from veloflow.units.forward import Forward
 from veloflow.units.kohonen_decision import DecisionKohonen, EvaluatorKohonen
+from veloflow.units.kohonen_grid import coordinates, principal_plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +56,8 @@ class Kohonen(Forward):
     Args:
         shape: (rows, columns) of the grid.
         weights_filling: where neurons begin; by default uniform in [-0.1, 0.1).
+        plane_of: samples (n, ...), as the loader gives them; then neurons begin on their plane of
+            principal components instead, see :func:`principal_plane`.
 
     Attributes:
         output: the winners' weights, shaped as the input.
@@ -69,6 +72,7 @@ class Kohonen(Forward):
         shape: Sequence[int],
         *,
         weights_filling: Filling | None = None,
+        plane_of: NDArray[Any] | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(workflow, name=name)
@@ -79,8 +83,9 @@ class Kohonen(Forward):
             )
         self.shape = (shape[0], shape[1])
         self.neurons = math.prod(shape)
-        self.coordinates = _coordinates(*self.shape)
+        self.coordinates = coordinates(*self.shape)
         self.weights_filling = Uniform(0.1) if weights_filling is None else weights_filling
+        self.plane_of = plane_of
         self.winners: Array
 
     def initialize(self) -> None:
@@ -96,7 +101,7 @@ class Kohonen(Forward):
         """Fill the weights and bind the search."""
         assert self.weights is not None
         device, weights = self.device, self.weights.value
-        weights.write(self.weights_filling.fill(self._random("weights"), weights.shape, 0.1))
+        weights.write(self._first_weights(weights.shape))
         w = element("w")
         self._launches = [
             # the nearest has the largest x w - |w|^2 / 2
@@ -106,19 +111,21 @@ class Kohonen(Forward):
             device.gather(weights, self.winners, self.output),
         ]
 
+    def _first_weights(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        if self.plane_of is None:
+            return self.weights_filling.fill(self._random("weights"), shape, 0.1)
+        samples = np.asarray(self.plane_of, np.float64).reshape(len(self.plane_of), -1)
+        if samples.shape[1] != shape[1] or not np.isfinite(samples).all():
+            raise DataError(
+                f"unit {self.path!r}: plane_of has {samples.shape[1]} features, or NaN; give "
+                f"samples of {shape[1]} finite features, as the loader gives them"
+            )
+        return principal_plane(samples, *self.shape)
+
     def run(self) -> None:
         """Find the winners."""
         for launch in self._launches:
             launch()
-
-
-def _coordinates(rows: int, columns: int) -> NDArray[np.float64]:
-    """Return the places of neurons (rows * columns, 2) in [-1, 1], odd rows half a step aside."""
-    y, x = np.divmod(np.arange(rows * columns, dtype=np.float64), columns)
-    x = x + 0.5 * (y % 2)
-    places = np.stack([x, y], axis=1)
-    scaled: NDArray[np.float64] = 2 * places / np.maximum(places.max(axis=0), 1) - 1
-    return scaled
 
 
 def _online(
@@ -408,19 +415,20 @@ def kohonen_workflow(
     fail_iterations: int = 100,
     min_change: float = 0.0,
     weights_filling: Filling | None = None,
+    plane_of: NDArray[Any] | None = None,
 ) -> KohonenUnits:
     """Fill ``wf``, empty but for ``loader``, with the graph that trains a map.
 
     Args:
         wf: the workflow.
         loader: a loader in it.
-        shape, weights_filling: see :class:`Kohonen`.
+        shape, weights_filling, plane_of: see :class:`Kohonen`.
         rule, rate, rate_decay, radius, radius_decay: see :class:`KohonenTrainer`.
         classes: of the loader's labels; 0 looks at no labels.
         max_epochs, fail_iterations, min_change: see :class:`DecisionKohonen`.
     """
     repeater = Repeater(wf)
-    kohonen = Kohonen(wf, shape, weights_filling=weights_filling)
+    kohonen = Kohonen(wf, shape, weights_filling=weights_filling, plane_of=plane_of)
     evaluator = EvaluatorKohonen(wf, classes=classes)
     decision = DecisionKohonen(
         wf, max_epochs=max_epochs, fail_iterations=fail_iterations, min_change=min_change

@@ -20,6 +20,7 @@ def build(
     *,
     side: int = 8,
     online: bool = False,
+    plane: bool = False,
     epochs: int = 160,
     minibatch: int = 10,
     rate: float = 0.05,
@@ -32,6 +33,7 @@ def build(
     Args:
         side: neurons in a row, and rows.
         online: move the neurons sample by sample, as Veles did, and not once an epoch.
+        plane: begin on the plane of the points' principal components, not near the origin.
         epochs: passes over the points.
         minibatch: points in a minibatch.
         rate: how far a point pulls a neuron, with ``online``.
@@ -50,5 +52,6 @@ def build(
         radius=radius,
         radius_decay=(0.01 if online else 0.3) if radius_decay is None else radius_decay,
         classes=2,
+        plane_of=data if plane else None,
         max_epochs=epochs,
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from veloflow import Workflow
-from veloflow.units import Adam, FanIn, IDXLoader, RangeLinear, lstm, softmax, standard_workflow
+from veloflow.units import Adam, FanIn, IDXLoader, lstm, softmax, standard_workflow
 
 
 def build(
@@ -26,7 +26,7 @@ def build(
     """
     standard_workflow(
         wf,
-        loader=IDXLoader(wf, data, minibatch_size=minibatch, normalization=RangeLinear((0, 1))),
+        loader=IDXLoader(wf, data, minibatch_size=minibatch),
         layers=[lstm(cells), softmax(10, weights_filling=FanIn())],
         max_epochs=epochs,
         learning_rate=rate,

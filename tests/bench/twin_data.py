@@ -51,11 +51,11 @@ def mnist(train: int = 10000, test: int = 10000):
 
 
 @cache
-def lines(size: int = 32):
+def lines(size: int = 32, count: int = 1200):
     """Return training and validation images (n, 1, size, size) and their angles."""
-    images, angles = line_images(1200, size)
+    images, angles = line_images(count, size)
     x, y = torch.tensor(images).permute(0, 3, 1, 2).contiguous(), torch.tensor(angles)
-    return x[300:], y[300:], x[:300], y[:300]
+    return x[count // 4 :], y[count // 4 :], x[: count // 4], y[: count // 4]
 
 
 @cache

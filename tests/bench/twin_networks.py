@@ -128,8 +128,8 @@ class Rows(nn.Module):
         self.rows, self.last = nn.LSTM(28, 128, batch_first=True), nn.Linear(128, 10)
 
     def forward(self, x):
-        """Return the logits; pixels go from 0 to 1 here."""
-        return self.last(self.rows((x[:, 0] + 1) / 2)[0][:, -1])
+        """Return the logits."""
+        return self.last(self.rows(x[:, 0])[0][:, -1])
 
 
 class Reader(nn.Module):

@@ -31,7 +31,7 @@ def error_percent(net: nn.Module, v: torch.Tensor, w: torch.Tensor) -> float:
     with torch.no_grad():
         wrong = sum(
             int((net(one).argmax(1) != true).sum())
-            for one, true in zip(v.split(1000), w.split(1000), strict=True)
+            for one, true in zip(v.split(100), w.split(100), strict=True)
         )
     return 100 * wrong / len(v)
 

@@ -7,8 +7,9 @@ from functools import partial
 import numpy as np
 import pytest
 from harness import trained, workflow_on
+from sklearn.decomposition import PCA
 
-from veloflow.errors import InputError, ShapeError
+from veloflow.errors import DataError, InputError, ShapeError
 from veloflow.units import ArrayLoader, Kohonen, KohonenTrainer, kohonen_workflow
 
 OPTIONS = {"rate": 0.3, "rate_decay": 0.1, "radius": 0.8, "radius_decay": 0.2}
@@ -101,6 +102,29 @@ def test_winners_and_labels_are_counted():
     assert last["validation"]["error_percent"] == 0  # the clouds lie apart
     assert set(decision.neuron_labels) <= {-1, 0, 1}
     assert last["train"]["quantization_error"] < decision.epochs[1]["train"]["quantization_error"]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5, 2), (1, 6)])
+def test_it_may_begin_on_the_plane_of_the_principal_components(shape):
+    samples = points(60, 5) * [1, 3, 0.1, 1, 2] + 4
+    weights = weights_of(trained(build, dtype="float64", data=samples, shape=shape, epochs=0,
+                                 plane_of=samples))  # fmt: skip
+    pca = PCA(2).fit(samples)
+    found = pca.transform(weights)
+    np.testing.assert_allclose(pca.inverse_transform(found), weights, atol=1e-12)  # on the plane
+    spans = np.ptp(found, axis=0)
+    present = [True, min(shape) > 1]  # a single row is a line along the first component
+    np.testing.assert_allclose(spans, 2 * np.sqrt(pca.explained_variance_) * present, atol=1e-12)
+    np.testing.assert_allclose(found.max(axis=0) + found.min(axis=0), 0, atol=1e-12)
+    grid = found.reshape(*shape, 2)[::2]  # odd rows are half a step aside
+    longer = grid if shape[1] > shape[0] else grid[..., ::-1]
+    np.testing.assert_allclose(np.ptp(longer[..., 0], axis=0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("samples", [np.zeros((9, 2)), np.full((9, 3), np.nan)])
+def test_a_plane_of_other_samples_is_named(samples):
+    with pytest.raises(DataError, match="plane_of has"):
+        trained(build, data=points(), epochs=0, plane_of=samples)
 
 
 def test_a_map_that_moves_no_more_is_done():

@@ -7,7 +7,7 @@ import pytest
 from networks import network, numerical_gradient
 
 from veloflow.errors import DataError, GraphError, ShapeError
-from veloflow.units import gru, lstm, rnn, softmax
+from veloflow.units import Adam, gru, lstm, rnn, softmax
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -81,6 +81,35 @@ def test_the_layer_is_torch_s(kind, sequences, masked):
     tensors = [twin.weight_ih_l0, twin.weight_hh_l0, twin.bias_ih_l0, twin.bias_hh_l0]
     for one, tensor in zip(net.parameters[:-2], tensors, strict=False):
         assert_same(one.gradient.read(), tensor.grad)
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_a_hundred_steps_of_adam_end_where_torch_s_do(kind):
+    """Layer, evaluator and solver together, as a training has them; a new minibatch each step."""
+    x = random(100, BATCH, TIME, INPUTS)
+    net = network([OURS[kind](CELLS), softmax(3)], x[0], labels=LABELS, solver=Adam(),
+                  learning_rate=0.002, weights_decay=0.0, dtype="float64")  # fmt: skip
+    begun = [np.array(one.value.read()) for one in net.parameters]
+    twin = torch_twin(kind, begun)
+    last = torch.nn.Linear(CELLS, 3, dtype=torch.float64)
+    with torch.no_grad():
+        last.weight.copy_(torch.tensor(begun[-2]))
+        last.bias.copy_(torch.tensor(begun[-1]))
+    twin.bias_hh_l0.requires_grad_(kind == "gru")  # ours has one bias where torch adds up two
+    tensors = [*twin.parameters(), *last.parameters()]
+    solver = torch.optim.Adam([one for one in tensors if one.requires_grad], lr=0.002)
+    for batch in x:
+        net.given.give(minibatch_data=batch)
+        net.forward()
+        net.backward()
+        solver.zero_grad()
+        logits = last(twin(torch.tensor(batch))[0][:, -1])
+        torch.nn.functional.cross_entropy(logits, torch.tensor(LABELS)).backward()
+        solver.step()
+    tensors = [one for one in tensors if one.requires_grad]
+    for ours, first, theirs in zip(net.parameters, begun, tensors, strict=True):
+        assert np.abs(ours.value.read() - first).max() > 0.01
+        np.testing.assert_allclose(ours.value.read(), theirs.detach(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["even", "uneven"])
