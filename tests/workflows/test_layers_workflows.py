@@ -57,10 +57,12 @@ def test_lines_are_learned() -> None:
 
 
 def test_line_images_are_the_same_everywhere() -> None:
-    images, angles = line_images(8, 16, noise=0.0)
-    assert images.shape == (8, 16, 16, 1)
+    images, angles = line_images(8, 32, noise=0.0)
+    assert images.shape == (8, 32, 32, 1)
     np.testing.assert_array_equal(angles, [0, 1, 2, 3] * 2)
-    assert images.sum() == pytest.approx(183.34, abs=0.01)
+    assert images.sum() == pytest.approx(366.71, abs=0.01)
+    larger, _ = line_images(8, 128, noise=0.0)
+    assert larger.mean() == pytest.approx(images.mean(), rel=0.02)  # the same pictures, larger
     for number, is_flat in ((0, True), (2, False)):  # at 0 degrees it is long in x, at 90 in y
         columns, rows = ((images[number, ..., 0].max(axis=axis) > 0.5).sum() for axis in (0, 1))
         assert (columns > rows) == is_flat
