@@ -3,7 +3,7 @@
 Real arithmetic, simulated slaves and a simulated network with virtual time, so no machine is in the
 figures: {perceptron, convolutional net} x {1, 2, 4, 8 slaves} x {1, 10 Gbit/s} x {all alike, pieces
 that are late for once, one slow for good}. The time is that of training; auto's has its measuring
-and its trials in it. Means of three seeds: where an error bumps decides about 10 % of a single run.
+and its trials in it. Means of six seeds: where an error bumps decides about 10 % of a single run.
 A mode is stopped when it takes twice as long as the best, so all that is known of it then is that
 it is slower.
 
@@ -167,9 +167,9 @@ def count_good(cells, seeds, folder):
 def test_auto_is_about_as_quick_as_the_best_fixed_mode(tmp_path):
     wanted = os.environ.get("VELOFLOW_GRID_NETS", " ".join(NETS)).split()
     cells = [cell for cell in GRID if cell[0] in wanted]
-    assert count_good(cells, range(3), tmp_path) >= 0.9 * len(cells)
+    assert count_good(cells, range(6), tmp_path) >= 0.9 * len(cells)
 
 
 def test_it_is_in_settings_that_no_constant_was_fitted_to(tmp_path):
     cells = list(itertools.product(NETS, (3, 6), (3,), PROFILES))
-    assert count_good(cells, range(3, 6), tmp_path) >= 0.9 * len(cells)
+    assert count_good(cells, range(6, 12), tmp_path) >= 0.9 * len(cells)

@@ -6,7 +6,7 @@ import pytest
 
 import veloflow
 from tests.runtime import slaves
-from veloflow.core import Message, SharingStatus
+from veloflow.core import EpochDone, Message, SharingStatus
 from veloflow.runtime.farms import auto as auto_farm
 from veloflow.runtime.farms.handover import Handover
 from veloflow.runtime.master.simulated_crew import VirtualCluster
@@ -43,7 +43,9 @@ def taking(monkeypatch, text):
     taken = []
 
     def choose(measured, **more):
-        mode, _, codec = modes[min(len(taken), len(modes) - 1)].partition("+")
+        left = modes[min(len(taken), len(modes) - 1) :]
+        allowed = [one for one in left if one.partition(":")[0] not in more["barred"]]
+        mode, _, codec = allowed[0].partition("+")
         one = Prediction(mode, codec or "plain", 1.0, 1.0, 0.0)
         return Choice(one, f"auto takes {one.sharing}", (one,))
 
@@ -105,6 +107,47 @@ def test_a_trial_in_which_the_loss_rises_is_undone(monkeypatch):
     lost = run(sharing="async", cluster=cluster, rate=0.5, epochs=3)
     errors = [one.epochs[-1]["validation"]["error_percent"] for one in (result, lost)]
     assert errors[0] < 0.7 * errors[1]
+
+
+#: from the third epoch on the rate is far too large
+LATE_EDGE = """
+from veloflow.units import ArbitraryStep, DigitsLoader, softmax, standard_workflow, tanh
+
+
+def build(wf):
+    standard_workflow(wf, loader=DigitsLoader(wf, minibatch_size=60), layers=[tanh(20), softmax(10)],
+        max_epochs=4, learning_rate=0.05, policy=ArbitraryStep((1, 48), (100, 8), (1, 1)))
+"""
+
+
+def test_a_mode_in_which_the_loss_rises_in_a_later_epoch_goes_back_to_the_best(
+    tmp_path, monkeypatch
+):
+    """Networks come nearer to the edge while they learn, so the first epoch proves little."""
+    (tmp_path / "edge.py").write_text(LATE_EDGE)
+    taking(monkeypatch, "async async sync")
+    ends, after = [], []
+
+    def watch(session):
+        def values():
+            return session.farm._parameters.values.read().copy()
+
+        def told(event):
+            if "gives async up" in event.text:
+                assert "those from before it rose" in event.text
+                after.append(values())
+
+        session.events.subscribe(EpochDone, lambda event: ends.append(values()))
+        session.events.subscribe(Message, told)
+
+    result = veloflow.run(
+        tmp_path / "edge.py", device="numpy", sharing="auto", watch=watch,
+        cluster=VirtualCluster(4, latency=1e-3),
+    )  # fmt: skip
+    assert result.more["auto"]["sharing"] == "sync"
+    assert len(after) == 1
+    assert (after[0] == ends[2]).all()  # those of the end of the second epoch
+    assert result.epochs[-1]["validation"]["error_percent"] < 40
 
 
 def test_a_resumed_run_goes_on_with_what_was_taken(tmp_path, monkeypatch):

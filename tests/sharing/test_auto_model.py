@@ -220,6 +220,33 @@ def test_a_loss_that_is_no_number_ends_a_trial_at_once():
     assert guard.has_tripped
 
 
+def test_stale_gradients_are_given_up_where_the_loss_rises_above_its_least_in_any_epoch():
+    guard = Guard()
+    guard.begin("async", is_trial=True)
+    for epoch, loss in enumerate((1.0, 0.5, 0.6, 0.7)):
+        for _ in range(20):
+            guard.trained(loss)
+        guard.evaluated(loss)
+        assert guard.is_best == (epoch < 2)
+        assert not guard.has_tripped
+    for _ in range(12):
+        guard.trained(0.8)  # as in the first epoch, so no trial would be given up for it
+    assert guard.has_tripped
+
+
+def test_what_follows_a_mode_that_was_given_up_is_not_held_to_the_best_of_before():
+    guard = Guard()
+    guard.begin("async", is_trial=True)
+    guard.evaluated(1.0)
+    guard.evaluated(9.0)
+    assert guard.has_tripped
+    guard.bar()
+    guard.begin("average", is_trial=False)
+    guard.evaluated(4.0)
+    assert not guard.has_tripped
+    assert guard.is_best
+
+
 def test_any_mode_but_sync_is_given_up_where_validation_gets_much_worse():
     guard = Guard()
     guard.evaluated(1.0)

@@ -10,7 +10,9 @@ __all__ = ["Guard"]
 
 #: the losses of so many turns are looked at together
 _WINDOW = 12
-#: a trial is given up where the mean loss of training is so many times what it was before
+#: a trial is given up where the mean loss of training is so many times what it was before, and a
+#: mode with stale gradients where it is so many times the least that it has been: the curvature
+#: grows while a network learns, so what was stable in the first epoch may not be in the third
 _RISE = 1.5
 #: … surely: so many standard errors are taken off first
 _ERRORS = 2.0
@@ -30,13 +32,14 @@ class Guard:
     Attributes:
         barred: names of modes that were given up.
         has_tripped: whether the present mode is to be given up.
+        is_best: whether the last validation was better than all before.
     """
 
     def __init__(self) -> None:
         self.barred: frozenset[str] = frozenset()
-        self.has_tripped = False
+        self.has_tripped = self.is_best = False
         self._recent: deque[float] = deque(maxlen=_WINDOW)
-        self._limit = self._later = math.inf
+        self._limit = self._later = self._least = math.inf
         self._turns = 0
         self._best = math.inf
         self._name, self._is_trial = "sync", False
@@ -61,9 +64,16 @@ class Guard:
         self._recent.append(loss)
         self._turns += 1
         is_full = len(self._recent) == _WINDOW
-        if self._is_trial and (not math.isfinite(loss) or is_full):
+        if math.isfinite(loss) and not is_full:
+            return
+        surely = mean(self._recent) - self._doubt()
+        if self._is_trial:
             limit = self._limit if self._turns < 3 * _WINDOW else min(self._limit, self._later)
-            self.has_tripped |= not mean(self._recent) - self._doubt() <= limit
+            self.has_tripped |= not surely <= limit
+        elif self._name in _STALE:
+            self.has_tripped |= not surely <= _RISE * self._least
+        if is_full:
+            self._least = min(self._least, mean(self._recent))
 
     def _doubt(self) -> float:
         """Return what the mean may be wrong by: small minibatches have losses of all sizes."""
@@ -76,16 +86,21 @@ class Guard:
         if self._name != "sync" and not loss <= _WORSE * self._best:
             self.has_tripped = True
         self._is_trial = False
-        if loss < self._best:
-            self._best = loss
+        self.is_best = loss < self._best
+        self._best = min(self._best, loss)
 
     def bar(self) -> str:
-        """Give the present mode up for good; return its name."""
+        """Give the present mode up for good; return its name.
+
+        What comes after it is not compared with the best of before, which it may have spoilt.
+        """
         if self._name != "sync":
             self.barred |= {self._name}
         if self._name in _STALE:
             self.barred |= _STALE
         self.has_tripped = False
+        self._best = self._least = math.inf
+        self._recent.clear()
         return self._name
 
     def edge(self, kappa: float | None) -> float | None:

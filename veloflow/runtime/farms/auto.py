@@ -96,7 +96,7 @@ class AutoFarm(PieceFarm):
         self._inner.label = "auto: measuring"
         self._is_measuring, self._is_epoch_over = True, False
         self._source = _Counted()
-        self._before: tuple[NDArray[np.floating], Leftover] | None = None  # for a trial's undoing
+        self._before: tuple[NDArray[np.floating], Leftover] | None = None  # the best, to undo a trial
         self._handover = Handover(parameters, crew)
         self._choices: list[dict[str, Any]] = []
 
@@ -218,7 +218,10 @@ class AutoFarm(PieceFarm):
         elif self._is_measuring and self._inner.gauge.is_enough(self.crew.slaves):
             self._choose(source)
         elif self._is_epoch_over and not self._is_measuring:
-            self._before = None  # it has lasted for an epoch
+            if isinstance(self._mode, LocalPolicy | Sync):
+                self._before = None  # it has lasted for an epoch
+            elif self._guard.is_best:
+                self._before = self._parameters.read_all(), self._left_out()
             self._choose(source)
         self._is_epoch_over = False
 
@@ -307,7 +310,7 @@ class AutoFarm(PieceFarm):
         """Let another farm go on."""
         old = self._inner
         steps = old.steps if isinstance(old, LocalFarm) else self._source.trained
-        left = left or Leftover(old.is_local, self.crew.left_out())
+        left = left or self._left_out()
         self._before = (self._parameters.read_all(), left) if is_trial else None
         is_first = self._source.trained <= _EARLY
         self._guard.begin(mode.name, is_trial=is_trial, is_first=is_first)
@@ -320,6 +323,9 @@ class AutoFarm(PieceFarm):
         self._inner.follow(old, steps, self._source.trained)
         self._inner.label = f"auto: {sharing_text(mode)}" + (f", {codec}" * (codec != "plain"))
 
+    def _left_out(self) -> Leftover:
+        return Leftover(self._inner.is_local, self.crew.left_out())
+
     def _undo(self) -> Leftover | None:
         """Go back to the parameters from before a trial; return what was left out by then."""
         name = self._guard.bar()
@@ -327,7 +333,7 @@ class AutoFarm(PieceFarm):
         if self._before is not None:
             values, left = self._before
             self._parameters.write_all(values)
-            text += "; the parameters are those from before it"
+            text += "; the parameters are those from before it rose"
         self._events.publish(Message(text))
         return left
 
