@@ -219,14 +219,12 @@ LAYERS = (
         late=("veloflow.models", "veloflow.runtime", "numpy", "pyarrow"),
         never=PROCESSES_AND_SOCKETS,
     ),
-    Layer("veloflow.cli_places", may=("veloflow.places", "click")),
     Layer(
         "veloflow.cli",
-        may=("veloflow.cli_places", "veloflow.errors", "click"),
+        may=("veloflow.cli", "veloflow.errors", "veloflow.places", "click"),
         exactly=("veloflow",),
         late=(
             *("veloflow.core", "veloflow.devices", "veloflow.kvstore", "veloflow.models"),
-            "veloflow.places",
             *("veloflow.runtime", "veloflow.views", "numpy", "rich"),
         ),
     ),
