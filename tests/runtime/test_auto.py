@@ -115,7 +115,8 @@ from veloflow.units import ArbitraryStep, DigitsLoader, softmax, standard_workfl
 
 
 def build(wf):
-    standard_workflow(wf, loader=DigitsLoader(wf, minibatch_size=60), layers=[tanh(20), softmax(10)],
+    layers = [tanh(20), softmax(10)]
+    standard_workflow(wf, loader=DigitsLoader(wf, minibatch_size=60), layers=layers,
         max_epochs=4, learning_rate=0.05, policy=ArbitraryStep((1, 48), (100, 8), (1, 1)))
 """
 
