@@ -11,8 +11,8 @@ __all__ = ["Guard"]
 #: the losses of so many turns are looked at together
 _WINDOW = 12
 #: a trial is given up where the mean loss of training is so many times what it was before, and a
-#: mode with stale gradients where it is so many times the least that it has been: the curvature
-#: grows while a network learns, so what was stable in the first epoch may not be in the third
+#: mode with stale gradients where it is so many times that of the best epoch: the curvature grows
+#: while a network learns, so what was stable in the first epoch may not be in the third
 _RISE = 1.5
 #: … surely: so many standard errors are taken off first
 _ERRORS = 2.0
@@ -40,7 +40,8 @@ class Guard:
         self.has_tripped = self.is_best = False
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._limit = self._later = self._least = math.inf
-        self._turns = 0
+        self._turns = self._count = 0
+        self._losses = 0.0  # of this epoch
         self._best = math.inf
         self._name, self._is_trial = "sync", False
 
@@ -62,7 +63,9 @@ class Guard:
     def trained(self, loss: float) -> None:
         """Take in the mean loss of a turn of training."""
         self._recent.append(loss)
+        self._losses += loss
         self._turns += 1
+        self._count += 1
         is_full = len(self._recent) == _WINDOW
         if math.isfinite(loss) and not is_full:
             return
@@ -72,8 +75,6 @@ class Guard:
             self.has_tripped |= not surely <= limit
         elif self._name in _STALE:
             self.has_tripped |= not surely <= _RISE * self._least
-        if is_full:
-            self._least = min(self._least, mean(self._recent))
 
     def _doubt(self) -> float:
         """Return what the mean may be wrong by: small minibatches have losses of all sizes."""
@@ -86,6 +87,9 @@ class Guard:
         if self._name != "sync" and not loss <= _WORSE * self._best:
             self.has_tripped = True
         self._is_trial = False
+        if self._count >= _WINDOW:
+            self._least = min(self._least, self._losses / self._count)
+        self._losses, self._count = 0.0, 0
         self.is_best = loss < self._best
         self._best = min(self._best, loss)
 

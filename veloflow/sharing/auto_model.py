@@ -274,6 +274,16 @@ def _edge(measured: Measured) -> float:
     return _USUAL if measured.edge is None else measured.edge
 
 
+def _later_edge(measured: Measured) -> float:
+    """Return what κ becomes: curvature grows while a network learns, from wherever it begins.
+
+    So a low start tells less than a high one (Cohen et al., Gradient descent on neural networks
+    typically occurs at the edge of stability, ICLR 2021).
+    """
+    edge = _edge(measured)
+    return max(edge, sqrt(edge * _USUAL))
+
+
 def _worth_of_replicas(measured: Measured, scale: float, period: int) -> float:
     lengths = _lengths(measured, period)
     # a replica with a short stretch has little weight in the mean: so many there are in effect
@@ -284,7 +294,7 @@ def _worth_of_replicas(measured: Measured, scale: float, period: int) -> float:
 
 
 def _worth_of_stale(measured: Measured, staleness: float) -> float:
-    return float(1 / (1 + (staleness * _edge(measured) / _STALE) ** 6))
+    return float(1 / (1 + (staleness * _later_edge(measured) / _STALE) ** 6))
 
 
 def _periods(measured: Measured) -> Iterator[int]:
