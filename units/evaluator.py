@@ -13,6 +13,7 @@ from veloflow.devices import Array
 from veloflow.devices.expressions import Expression, absolute, element, exp, index, scalar, where
 from veloflow.errors import DataError, InputError
 from veloflow.units.device_unit import DeviceUnit
+from veloflow.units.labels import listing
 from veloflow.units.metrics import Metric, join_measured, measure_all
 from veloflow.units.tally import Tally, Told
 
@@ -217,9 +218,12 @@ class EvaluatorSoftmax(Evaluator):
 
         Raises:
             InputError: there are not as many class weights as classes.
+            DataError: the data has more labels than there are classes.
         """
         super().initialize()
         classes = self.output.shape[1]
+        if len(self._labels_mapping) > classes:
+            self._refuse_class(len(self._labels_mapping) - 1)
         if self.class_weights is not None:
             if len(self.class_weights) != classes:
                 raise InputError(
@@ -304,10 +308,24 @@ class EvaluatorSoftmax(Evaluator):
 
     def _check_labels(self, labels: NDArray[np.integer]) -> None:
         if len(labels) and labels.max() >= self.output.shape[1]:
-            raise DataError(
-                f"unit {self.path!r}: there is a sample of class {labels.max()}, and the output "
-                f"has {self.output.shape[1]} classes, from 0 on; widen the last layer"
-            )
+            self._refuse_class(int(labels.max()))
+
+    @property
+    def _labels_mapping(self) -> Mapping[str | int, int]:
+        """The names of classes, where whoever gives the labels knows them."""
+        found: Mapping[str | int, int] = {}
+        if self.has_input("labels"):
+            found = getattr(self.data_links["labels"].source, "labels_mapping", found)
+        return found
+
+    def _refuse_class(self, number: int) -> None:
+        names = listing(self._labels_mapping, 20)
+        raise DataError(
+            f"unit {self.path!r}: there is a sample of class {number}, and the output has "
+            f"{self.output.shape[1]} classes, from 0 on; "
+            + f"the labels are {names}: mend a wrong one, or " * bool(names)
+            + "widen the last layer"
+        )
 
     def _weights_of(self, labels: NDArray[np.integer]) -> NDArray[np.float64] | None:
         """Return a weight for each row, or None where all have the same."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, final
 
@@ -12,7 +13,9 @@ import numpy as np
 
 from veloflow.errors import DataError, nearest
 from veloflow.places import Place, RemotePath, open_seekable, whole
+from veloflow.units.csv_table import read_csv
 from veloflow.units.extras import needs
+from veloflow.units.labels import listing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -45,15 +48,6 @@ class RawData(Protocol):
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _csv(separator: str) -> Callable[[Place], pl.DataFrame]:
-    def read(path: Place) -> pl.DataFrame:
-        import polars as pl
-
-        return pl.read_csv(whole(path), separator=separator)
-
-    return read
-
-
 def _parquet(path: Place) -> pl.DataFrame:
     import polars as pl
 
@@ -68,7 +62,8 @@ def _arrow(path: Place) -> pl.DataFrame:
 
 #: suffix -> what reads such a table
 TABLES: Mapping[str, Callable[[Place], pl.DataFrame]] = {
-    ".csv": _csv(","), ".tsv": _csv("\t"), ".parquet": _parquet,
+    ".csv": partial(read_csv, separator=","), ".tsv": partial(read_csv, separator="\t"),
+    ".parquet": _parquet,
     ".arrow": _arrow, ".feather": _arrow,
 }  # fmt: skip
 
@@ -123,15 +118,28 @@ def table_columns(path: Place, frame: pl.DataFrame, columns: Sequence[str]) -> p
         if column not in frame.columns:
             raise DataError(
                 f"{path} has no column {column!r}{nearest(column, frame.columns)}; "
-                f"it has {', '.join(frame.columns)}"
+                f"it has {listing(frame.columns, 20)}"
             )
-        kind = frame[column].dtype
-        if not (kind.is_numeric() or str(kind) == "Boolean"):
-            raise DataError(
-                f"{path}: column {column!r} holds {kind}, and no numbers; "
-                "leave it out with columns=[…], or turn it into numbers first"
-            )
+        if not (frame[column].dtype.is_numeric() or str(frame[column].dtype) == "Boolean"):
+            _refuse_others(path, frame[column])
     return frame.select(columns)
+
+
+def _refuse_others(path: Place, column: pl.Series) -> None:
+    """Say what a column holds that is no number; of texts, name the first that is none."""
+    import polars as pl
+
+    if column.is_empty():
+        raise DataError(f"{path} has no rows")
+    said, cure = f"holds {column.dtype}, and no numbers", "turn it into numbers first"
+    if column.dtype == pl.String:
+        is_other = column.is_not_null() & column.cast(pl.Float64, strict=False).is_null()
+        row = int(is_other.arg_max() or 0)
+        if not is_other.all():
+            said, cure = f"holds {column[row]!r} in row {row + 1}, which is no number", "mend it"
+    raise DataError(
+        f"{path}: column {column.name!r} {said}; leave it out with columns=[…], or {cure}"
+    )
 
 
 def refuse_missing(path: Place, column: pl.Series, cure: str) -> None:
@@ -279,7 +287,8 @@ def _npz(path: Place) -> Mapping[str, RawData]:
         with raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no whole .npz file of numbers: {error}") from error
+        cure = "; save arrays of numbers, all rows of a length" * ("allow_pickle" in str(error))
+        raise DataError(f"{path} is no whole .npz file of numbers: {error}{cure}") from error
 
 
 def _hdf5(path: Place) -> Mapping[str, RawData]:

@@ -9,6 +9,7 @@ import numpy as np
 from veloflow.errors import DataError, nearest
 from veloflow.places import Place, place_of
 from veloflow.units.fullbatch import FullBatchLoader, Samples
+from veloflow.units.labels import listing
 from veloflow.units.reading import TABLES, read_table, refuse_missing, table_columns
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class TableLoader(FullBatchLoader):
         if self.label is not None and self.label not in frame.columns:
             raise DataError(
                 f"{self.table} has no column {self.label!r}{nearest(self.label, frame.columns)}; "
-                f"it has {', '.join(frame.columns)}"
+                f"it has {listing(frame.columns, 20)}"
             )
         if self.columns is None:
             self.columns = [one for one in frame.columns if one != self.label]

@@ -70,6 +70,16 @@ def test_probability_that_is_no_number_shows_in_the_loss():
     assert np.isnan(softmax_of([0], [[np.nan, np.nan]]).loss)
 
 
+def test_more_labels_than_classes_are_refused_before_any_sample_is_seen():
+    wf = workflow_on()
+    given = Given(wf, p=np.full((4, 3), 1 / 3), labels=np.array([0, 1, 2, 0], np.int32))
+    given.labels_mapping = {-7: 0, 0: 1, 1: 2, 2: 3}
+    unit = EvaluatorSoftmax(wf).link_data(given, "labels", output="p")
+    said = "of class 3, .* labels are -7, 0, 1, 2: mend a wrong one"
+    with pytest.raises(DataError, match=said), ready(given, unit):
+        pass
+
+
 def test_class_beyond_the_output_is_refused():
     with pytest.raises(DataError, match="of class 3, and the output has 3 classes"):
         softmax_of([0, 1, 2, 3])

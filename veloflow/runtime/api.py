@@ -574,7 +574,8 @@ def _source(folder: Place | None, resume: bool | str | Place, *, test: bool) -> 
         if not resume and not (test and folder is not None):
             return None
         assert folder is not None
-        return find_checkpoint(folder, best=test)
+        cure = "train first, without --test" if test else "start without --resume"
+        return find_checkpoint(folder, best=test, cure=cure)
     return find_checkpoint(place_of(resume), best=test)
 
 

@@ -129,14 +129,16 @@ def _digest(arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def find_checkpoint(place: Place, *, best: bool = False) -> Place:
+def find_checkpoint(
+    place: Place, *, best: bool = False, cure: str = "give a file or a folder of a run"
+) -> Place:
     """Return the file to read: ``place`` itself, or the last (or best) one in that folder.
 
     At a URL that is what the folder's pointer names, or, where there is no pointer, a file that was
     copied there; see :mod:`veloflow.runtime.storage.remote_folder`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none; ``cure`` says what to do.
     """
     if place.is_file():
         return place
@@ -145,7 +147,7 @@ def find_checkpoint(place: Place, *, best: bool = False) -> Place:
             return found
         if (place / name).is_file():
             return place / name
-    raise CheckpointError(f"no checkpoint in {place}; start without --resume")
+    raise CheckpointError(f"no checkpoint in {place}; {cure}")
 
 
 def read_checkpoint(path: Place) -> Checkpoint:
