@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, fields, replace
+from dataclasses import fields, replace
 from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -272,7 +272,7 @@ class GradientUnit(Backward, Mover):
 
     def make_step(self) -> Payload:
         """Return the hyperparameters, which may have been changed, and what checkpoints keep."""
-        weights, bias = (list(astuple(one)) for one in (self.weights_numbers, self.bias_numbers))
+        weights, bias = ([*vars(one).values()] for one in (self.weights_numbers, self.bias_numbers))
         return {**self.state(), "weights": weights, "bias": bias}
 
     def take_step(self, payload: Payload) -> None:

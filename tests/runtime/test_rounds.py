@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from veloflow.errors import StorageError
 from veloflow.protocol.faults import FaultPlan
-from veloflow.runtime.jobs.round_log import LogShape, RoundLog
+from veloflow.runtime.jobs.round_log import MOST_WORDS, LogShape, RoundLog
 from veloflow.runtime.jobs.round_order import LOG, ORDER, STEP, SUM, Order, named, part_of
 from veloflow.runtime.slaves.mischief import Mischief
 from veloflow.runtime.slaves.rounds import Rounds
@@ -24,6 +25,8 @@ def order(member=0, *, members=2, block=0, rounds=3, patience=1.0, logs=("a", "b
 class Counting:
     """A worker and its replica: gradients tell who computed what, parameters are their sums."""
 
+    many = 2
+
     def __init__(self):
         self.values = np.zeros(5)
         self.found = np.zeros(5)
@@ -33,7 +36,9 @@ class Counting:
         self.computed.append((jobs["loader"]["at"], jobs["loader"]["shard"]))
         base = 10.0 * jobs["loader"]["at"] + jobs["loader"]["shard"]
         self.found = np.full(5, base) + self.values / 7
-        return {"evaluator": {"loss": base}}
+        pairs = np.zeros(self.many, np.int64)
+        pairs[0] = base
+        return {"evaluator": {"loss": base, "pairs": pairs}}
 
     def move(self, gradients):
         total = gradients[0].copy()
@@ -113,14 +118,14 @@ def test_a_log_keeps_two_blocks_and_knows_which(tmp_path):
 def test_a_log_of_what_is_too_large_is_not_made():
     single, plenty = np.dtype("f4"), 1 << 40
     assert LogShape.fitting(2, 1000, 2000, single, plenty).rounds == 32
-    assert LogShape.fitting(2, 1000, 2000, single, 1 << 16).rounds == 3
+    assert LogShape.fitting(2, 1000, 2000, single, 1 << 17).rounds == 3
     assert LogShape.fitting(2, 1000, 2000, single, 1 << 15) is None
     assert LogShape.fitting(1, 400_000, 800_000, single, plenty).rounds == 8
     assert LogShape.fitting(2, 100_000_000, 200_000_000, single, plenty) is None
 
 
 def test_two_members_find_what_one_finds_alone(tmp_path, alone):
-    patient = {"patience": 1000.0}
+    patient = {"patience": 1e5}
     workers, found = together(tmp_path, order(0, **patient), order(1, **patient))
     assert [one.values.tolist() for one in workers] == [alone.tolist()] * 2
     assert workers[0].computed == [(0, 0), (1, 0), (2, 0)]
@@ -128,7 +133,7 @@ def test_two_members_find_what_one_finds_alone(tmp_path, alone):
     assert found[0][ORDER] == found[1][ORDER] == {SUM: alone.sum() - 5}
     assert found[0]["step/gd"] == {"steps": 3}
     assert "step/gd" not in found[1]
-    assert found[1]["2.1/evaluator"] == {"loss": 21.0}
+    assert found[1]["2.1/evaluator"]["loss"] == 21.0
     state = RoundLog(tmp_path / f"a{LOG}", SHAPE).state(0)
     assert (state[:5] == alone).all()
     assert (state[5:] == -1).all()
@@ -138,16 +143,63 @@ def test_a_member_that_does_not_come_is_waited_for_once(tmp_path, alone):
     [worker], _ = together(tmp_path, order(0, patience=0.1))
     assert worker.values.tolist() == alone.tolist()
     assert worker.computed == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
-    # who takes its part later finds all that the other has left, and need not wait
+    # who takes its part later finds all that the other has left, and need neither wait nor compute
     [late], found = together(tmp_path, order(1, patience=1000.0))
-    assert late.computed == [(0, 1), (1, 1), (2, 1)]
+    assert late.computed == []
     assert late.values.tolist() == alone.tolist()
-    assert found[0]["1.1/evaluator"] == {"loss": 11.0}
+    assert found[0]["1.1/evaluator"]["loss"] == 11.0
+    assert found[0]["1.1/evaluator"]["pairs"].tolist() == [11, 0]
+    assert found[0]["1.1/evaluator"]["pairs"].dtype == np.int64
+
+
+@pytest.mark.parametrize(("cores", "is_begun"), [(2, True), (2, False), (1, True), (1, False)])
+def test_who_waits_computes_what_another_is_late_with_if_there_are_cores(
+    tmp_path, alone, monkeypatch, cores, is_begun
+):
+    monkeypatch.setattr("veloflow.runtime.slaves.rounds._CORES", cores)
+    monkeypatch.setattr("veloflow.runtime.slaves.rounds._SECONDS", 0.5)
+    log = RoundLog(tmp_path / f"b{LOG}", SHAPE, create=True)
+    if is_begun:
+        log.begin(1, 1)  # and is ended at once
+    began = time.perf_counter()
+    [worker], _ = together(tmp_path, order(0))
+    seconds = time.perf_counter() - began
+    assert worker.values.tolist() == alone.tolist()
+    assert worker.computed == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert seconds < 0.5 if cores == 2 else 0.5 <= seconds < 1.0
+
+
+def test_words_that_are_long_or_written_anew_are_not_taken(tmp_path, monkeypatch):
+    mine = RoundLog(tmp_path / "log", SHAPE, create=True)
+    theirs = RoundLog(tmp_path / "log", SHAPE)
+    mine.mark(1, 0, b"a" * MOST_WORDS)
+    assert theirs.words(1, 0) == b"a" * MOST_WORDS
+    mine.mark(1, 0, b"a" * (MOST_WORDS + 1))
+    assert theirs.words(1, 0) == b""
+    mine.mark(1, 1, b"of one")
+    assert theirs.words(1, 1) == b"of one"
+    # a gradient without words is computed anew: somebody must say what units said
+    monkeypatch.setattr(Counting, "many", 600)
+    [first], _ = together(tmp_path, order(0, patience=0.1))
+    [late], found = together(tmp_path, order(1, patience=1000.0))
+    assert first.computed[-1] == (2, 1)
+    assert late.computed == [(0, 1), (1, 1), (2, 1)]
+    assert found[0]["1.1/evaluator"]["loss"] == 11.0
+    # nor are words taken that the other writes anew while they are read
+    rounds = Rounds(Counting(), tmp_path, "c")
+    rounds._open(order(0, logs=("c", "log")))
+    mine.mark(1, 1, b"of one")
+    monkeypatch.setattr(RoundLog, "words", lambda self, *_: mine.mark(7, 1) or b"torn")
+    assert rounds._recall(1, 1) is None
 
 
 def test_a_member_that_spoils_a_bit_spoils_it_for_all_alike(tmp_path, alone):
-    """Copies never part: what one has left is what all add up. An audit finds such a slave."""
-    workers, found = together(tmp_path, order(0), order(1), faults="spoil=1")
+    """Copies do not part: what one has left is what all add up. An audit finds such a slave.
+
+    Where another had computed the same they part, and the block is abandoned.
+    """
+    patient = {"patience": 1e5}
+    workers, found = together(tmp_path, order(0, **patient), order(1, **patient), faults="spoil=1")
     assert np.isnan(found[0][ORDER][SUM])
     assert np.isnan(found[1][ORDER][SUM])
     assert np.isnan(workers[0].values[0])

@@ -7,10 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from veloflow.runtime.jobs.round_log import LogShape, RoundLog
+from veloflow.protocol.messages import Data, FrameHeader
+from veloflow.runtime.jobs.round_log import MOST_WORDS, LogShape, RoundLog
 from veloflow.runtime.jobs.round_order import LOG, ORDER, STEP, SUM, Order, named
+from veloflow.runtime.transport.payloads import pack, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["Rounds", "by_part"]
 
 _TRAIN = 2
-#: a member that has left its shard for so many times as long as one's own took, and so many seconds
-#: besides, is not waited for any more in this block: its shards are computed here as well
+#: While all members have a core each, who waits has nothing better to do than to compute what
+#: another has not ended in so many times as long as one's own part took, or has not begun with so
+#: many seconds later. The master and others use the same cores, so this is no rarity.
+_HELPS_AFTER, _HELPS_AT_ONCE = 1.0, 5e-5
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+#: Where they have not, to compute would take a core from who does just that: another is waited for
+#: so many times as long, and so many seconds besides, and not again before it has come back.
 _SLOWER, _SECONDS = 4, 0.03
 #: seconds to look for a shard without a rest, then between two looks
 _AWAKE, _NAP = 3e-4, 1e-4
+_Words = tuple[dict[str, Data], tuple[FrameHeader, ...], tuple[bytes, ...]]
+_DECODER: msgspec.msgpack.Decoder[_Words] = msgspec.msgpack.Decoder(_Words)
 
 
 class Rounds:
@@ -48,6 +58,8 @@ class Rounds:
         self._shape: LogShape | None = None
         self._own: RoundLog
         self._logs: dict[str, RoundLog] = {}
+        self._took = 0.0  # seconds for the last shard that was computed here
+        self._absent: set[int] = set()  # members that were waited for in vain
 
     def compute(
         self, order: Order, jobs: Mapping[str, Payload], replica: Replica, mischief: Mischief
@@ -61,28 +73,26 @@ class Rounds:
             mischief: faults on purpose.
         """
         self._open(order)
+        self._absent.clear()
         began = time.perf_counter()
         parts = by_part(jobs)
         found: dict[str, Payload] = {}
-        absent: set[int] = set()  # members that are not waited for any more
         for at, shards in enumerate(order.shards):
-            number, start = order.number(at), time.perf_counter()
-            for shard in order.own(at):
-                said = self._compute(number, shard, parts[f"{at}.{shard}"])
+            number, own = order.number(at), order.own(at)
+            for shard in own:
+                self._own.begin(number, shard)
+                recalled = self._recall(number, shard)
+                said = recalled or self._compute(number, shard, parts[f"{at}.{shard}"])
+                if at == len(order.shards) - 1 and shard == own[-1]:
+                    spoilt = [] if recalled else [self._own.gradient(number, shard)]
+                    mischief.after(time.perf_counter() - began, spoilt)
+                if not recalled:
+                    self._own.mark(number, shard, _words_of(said))
                 found.update({named(at, shard, path): one for path, one in said.items()})
-                if at == len(order.shards) - 1 and shard == order.own(at)[-1]:
-                    seconds = time.perf_counter() - began
-                    mischief.after(seconds, [self._own.gradient(number, shard)])
-                self._own.mark(number, shard)
-            patience = _SLOWER * (time.perf_counter() - start) + _SECONDS
             for shard in range(shards):
-                member = shard % order.members
-                if self._find(number, shard) is not None:
-                    continue
-                if member in absent or not self._wait(number, shard, order.patience * patience):
-                    absent.add(member)
-                    self._compute(number, shard, parts[f"{at}.{shard}"])
-                    self._own.mark(number, shard)
+                if not self._is_waited_for(number, shard, order):
+                    said = self._compute(number, shard, parts[f"{at}.{shard}"])
+                    self._own.mark(number, shard, _words_of(said))
             replica.move([self._gradient(number, shard) for shard in range(shards)])
         state = self._own.state(order.block)
         steps = replica.save(state)
@@ -100,10 +110,21 @@ class Rounds:
         self._logs = {name: one for name, one in self._logs.items() if name in order.logs}
         self._logs[self._name] = self._own
         self._missing = [name for name in order.logs if name not in self._logs]
+        self._look_for_logs()
+
+    def _recall(self, number: int, shard: int) -> dict[str, Payload] | None:
+        """Return what units said of a shard that somebody has left; None if nobody has."""
+        log = self._find(number, shard)
+        words = b"" if log is None else log.words(number, shard)
+        if log is None or not words or not log.has(number, shard):  # or it is written anew
+            return None
+        return {**unpack(*_DECODER.decode(words))}
 
     def _compute(self, number: int, shard: int, jobs: Mapping[str, Payload]) -> dict[str, Payload]:
+        began = time.perf_counter()
         said = self._worker.compute(_TRAIN, jobs)
         np.copyto(self._own.gradient(number, shard), self._worker.found)
+        self._took = time.perf_counter() - began
         return said
 
     def _find(self, number: int, shard: int) -> RoundLog | None:
@@ -117,19 +138,35 @@ class Rounds:
         assert log is not None
         return log.gradient(number, shard)
 
-    def _wait(self, number: int, shard: int, patience: float) -> bool:
+    def _is_waited_for(self, number: int, shard: int, order: Order) -> bool:
         """Wait for another's shard; return whether it came."""
+        if self._find(number, shard) is not None:
+            return True
         began = time.perf_counter()
-        while (waited := time.perf_counter() - began) < patience:
+        while True:
             if self._missing:
                 self._look_for_logs()
             for _ in range(8):
                 if self._find(number, shard) is not None:
                     return True
                 os.sched_yield()
+            waited = time.perf_counter() - began
+            if waited > order.patience * self._most(number, shard, order):
+                self._absent.add(shard % order.members)
+                return False
             if waited > _AWAKE:
                 time.sleep(_NAP)
-        return False
+
+    def _most(self, number: int, shard: int, order: Order) -> float:
+        """Return how many seconds another's shard is waited for."""
+        took = self._took * len(order.own(number - order.number(0)))
+        logs = (log for log in self._logs.values() if log is not self._own)
+        is_begun = any(log.has_begun(number, shard) for log in logs)
+        if order.members <= _CORES:
+            return _HELPS_AFTER * took if is_begun else _HELPS_AT_ONCE
+        if shard % order.members in self._absent and not is_begun:
+            return 0.0
+        return _SLOWER * took + _SECONDS
 
     def _look_for_logs(self) -> None:
         """Open logs that were not there before: a slave makes its own when it begins."""
@@ -140,6 +177,14 @@ class Rounds:
             except FileNotFoundError:
                 continue
             self._missing.remove(name)
+
+
+def _words_of(said: Mapping[str, Payload]) -> bytes:
+    """Return what units say of a shard as bytes; none if that is much."""
+    data, headers, arrays = pack(said)
+    if sum(array.nbytes for array in arrays) > MOST_WORDS:
+        return b""
+    return msgspec.msgpack.encode((data, headers, [array.tobytes() for array in arrays]))
 
 
 def by_part(jobs: Mapping[str, Payload]) -> dict[str, dict[str, Payload]]:
