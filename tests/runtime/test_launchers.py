@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -254,3 +255,15 @@ def test_an_engine_whose_places_all_refuse_ends_the_run():
     finally:
         launcher.stop(1.0)
     assert EngineError("x").exit_code == 2
+
+
+def test_slurm_that_is_not_set_up_says_what_to_do(tmp_path, monkeypatch):
+    program = tmp_path / "scontrol"
+    said = "scontrol: fatal: Could not establish a configuration source"
+    program.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    launcher = open_launcher("slurm", {})
+    launcher.connect()
+    with pytest.raises(EngineError, match=f"^--on slurm: {said}; run it on a machine of the"):
+        launcher.reach()

@@ -251,6 +251,19 @@ def test_what_is_no_message_comes_as_an_empty_one_and_ends_the_connection(local,
     client.close()
 
 
+def test_the_last_words_of_who_is_gone_are_received(local):
+    client = UnixConnection(local.addresses[0], b"client")
+    client.send([b"first"])
+    receive(local)
+    assert local.send(b"client", [b"which it does not read"])
+    client.send([b"what is handed back", bytes(100_000)])
+    client.send([b"goodbye"])
+    client.close()
+    assert not local.send(b"client", [b"a job"])
+    assert receive(local) == (b"client", [b"what is handed back", bytes(100_000)])
+    assert receive(local) == (b"client", [b"goodbye"])
+
+
 def test_a_message_may_come_byte_by_byte(local):
     client = UnixConnection(local.addresses[0], b"client")
     one = struct.pack("<IQQ", 2, 3, 1) + b"abcd"

@@ -184,6 +184,9 @@ class SlurmLauncher(Launcher[SlurmOptions]):
         return self.script(count or 1, Path(self.options.folder or ".") / "offer.json")
 
 
+_HERE = "; run it on a machine of the cluster, or set SLURM_CONF"
+
+
 def _order(job: str) -> tuple[int, int]:
     """Return the number of the array and of the element of ``12_3``."""
     array, _, element = job.partition("_")
@@ -197,9 +200,15 @@ def _slurm(words: list[str], text: str = "") -> str:
     try:
         done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=_ANSWER)
     except subprocess.TimeoutExpired:
-        raise EngineError(f"{words[0]} did not answer for {_ANSWER:g} s") from None
+        raise EngineError(
+            f"--on slurm: {words[0]} did not answer for {_ANSWER:g} s; see whether slurmctld runs"
+        ) from None
     if done.returncode and words[0] != "squeue":  # squeue complains of jobs that are over
-        raise EngineError(f"{words[0]}: {last_line(done.stderr) or done.returncode}")
+        said = last_line(done.stderr) or f"exit code {done.returncode}"
+        cure = _HERE if "configuration source" in said else ""
+        raise EngineError(
+            f"--on slurm: {said if words[0] in said else f'{words[0]}: {said}'}{cure}"
+        )
     return done.stdout
 
 

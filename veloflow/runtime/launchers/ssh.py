@@ -207,7 +207,7 @@ async def _end_input(leave: asyncio.Event, pipe: Any) -> None:
 def _reason(error: Exception) -> str:
     """Return what to tell of an error of the connection, with the cure where it is known."""
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there; is it an SSH server, and is this its port? port=22"
+        return "no SSH server listens there; say where it does: --engine-option port=22"
     return str(error) or type(error).__name__
 
 

@@ -178,6 +178,7 @@ class Cluster(TeamCrew):
         self._work: dict[int, Work] = {}
         self._ready: deque[Done] = deque()
         self._handed = -1  # the number of the last piece that was handed out
+        self._gone: dict[bytes, None] = {}  # clients to whom nothing could be sent
         self._devices: dict[str, None] = {}
         self._away_since = time.monotonic()
 
@@ -475,6 +476,8 @@ class Cluster(TeamCrew):
         if message is not None:
             self._hear(*message)
             return
+        while self._gone:  # and all that they had said was heard
+            self._lose(next(iter(self._gone)))
         own = self._stand_in.begin()
         if own is not None:
             self._compute(own)
@@ -491,8 +494,13 @@ class Cluster(TeamCrew):
         now = time.monotonic()
         if was_stopped:  # by Ctrl-Z, or with its whole machine
             self._handle(Away())
-        for sentinel in ended:
-            self._bury(sentinel)
+        if ended:
+            waiting = self._listener.receive()
+            if waiting is not None:  # the last words of who has ended come first
+                self._hear(*waiting)
+                return
+            for sentinel in ended:
+                self._bury(sentinel)
         self._locals.start_due(now)
         self._locals.end_sleepers(now, self._links)
         due = self._machine.deadline
@@ -503,6 +511,12 @@ class Cluster(TeamCrew):
                 waiting = self._listener.receive() if not self._ready else None
             if not self._ready:
                 self._handle(Tick())
+
+    def _lose(self, client: bytes) -> None:
+        """Take note that nothing can be sent to a client."""
+        del self._gone[client]
+        self._arriving.drop(client)
+        self._handle(Lost(client, "its connection is closed"))
 
     def _hear(self, client: bytes, frames: list[Frame]) -> None:
         try:
@@ -515,6 +529,8 @@ class Cluster(TeamCrew):
             self._answer(client, message)
             return
         if isinstance(message, Hello):
+            if client in self._gone:  # it has come again
+                self._lose(client)
             reason = self._links.connect(client, message)
             if reason:
                 self._send(client, Refusal(reason))
@@ -662,14 +678,13 @@ class Cluster(TeamCrew):
     def _perform(self, actions: list[Action], done: Done | None = None) -> None:
         if self._story is not None:
             self._story.write(self._machine.news())
-        gone: list[bytes] = []
         for action in actions:
             if isinstance(action, Grant):
                 self._hand_out(action.client, action.lease)
                 if action.client == STAND_IN:
                     self._stand_in.grant(action.lease)
                 elif not self._grant(action):
-                    gone.append(action.client)
+                    self._gone[action.client] = None
             elif isinstance(action, Apply):
                 assert done is not None
                 self._accept(action, done)
@@ -694,9 +709,6 @@ class Cluster(TeamCrew):
                 (self._settings.scale or self._locals.scale)(action.count)
             else:
                 self._give_up(action)
-        for client in dict.fromkeys(gone) if gone else ():
-            self._arriving.drop(client)
-            self._handle(Lost(client, "its connection is closed"))
 
     def _send(self, client: bytes, message: Any) -> None:
         if client != STAND_IN:

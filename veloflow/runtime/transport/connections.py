@@ -35,7 +35,10 @@ class Listener(Protocol):
     addresses: list[str]
 
     def send(self, client: bytes, frames: Sequence[Frame]) -> bool:
-        """Send; False when the client is gone or reads nothing any more. Never waits."""
+        """Send; False when the client is gone or reads nothing any more. Never waits.
+
+        What it had said before is received all the same.
+        """
 
     def receive(self) -> tuple[bytes, list[Frame]] | None:
         """Return the next message and who sent it; None when none has arrived."""

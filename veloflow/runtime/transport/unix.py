@@ -126,6 +126,14 @@ class _Stream:
         else:
             self._rest += chunk[at:]
 
+    def last_words(self) -> list[list[Frame]]:
+        """Return what had arrived when the other end went."""
+        found: list[list[Frame]] = []
+        with contextlib.suppress(OSError, WireError):
+            while chunk := self.socket.recv(_CHUNK):
+                self._take(chunk, found)
+        return found
+
     def close(self) -> None:
         """Close at once."""
         self.is_open = False
@@ -199,6 +207,8 @@ class UnixListener:
         if len(stream.unsent) >= _QUEUE:
             return False
         stream.send(frames)
+        if not stream.is_open:
+            self._arrived.extend((client, words) for words in stream.last_words())
         return self._goes_on(stream)
 
     def receive(self) -> tuple[bytes, list[Frame]] | None:
