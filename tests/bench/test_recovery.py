@@ -16,7 +16,7 @@ import pytest
 pytestmark = [pytest.mark.bench, pytest.mark.cluster]
 
 JOB = Path(__file__).with_name("recovery_job.py")
-CALLS, SECONDS, RUNS = 120, 0.05, 3
+CALLS, SECONDS, RUNS = 120, 0.05, 5
 #: a run that has not ended after so many seconds counts as hanging
 LIMIT = 30.0
 
