@@ -168,10 +168,10 @@ WORKFLOWS = {
         classify(line_network, lines, epochs=8, minibatch=12, rate=0.01, moment=0.0, decay=5e-5),
     ),
     "lines_256": Workflow(
-        "360 images of 256 x 256 (120), 8 epochs, minibatch 12, SGD 0.01, decay 5e-5",
-        classify(partial(line_network, 256), partial(lines, 256, 480), epochs=8, minibatch=12,
+        "360 images of 256 x 256 (120), 6 epochs, minibatch 12, SGD 0.01, decay 5e-5",
+        classify(partial(line_network, 256), partial(lines, 256, 480), epochs=6, minibatch=12,
                  rate=0.01, moment=0.0, decay=5e-5),
-        {"size": 256, "samples": 480},
+        {"size": 256, "samples": 480, "epochs": 6},
         workflow="lines",
     ),
 }  # fmt: skip

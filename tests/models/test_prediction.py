@@ -210,3 +210,12 @@ def test_export_by_the_command_line(saved, tmp_path):
     assert "on 1000 samples onnxruntime differs by" in done.stdout
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "m.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["labels"]) == [*range(10)]
+
+
+def test_nothing_is_exported_where_the_samples_to_check_it_are_wrong(saved, tmp_path):
+    pytest.importorskip("onnxruntime")
+    np.save(tmp_path / "wrong.npy", np.zeros((3, 5)))
+    done = _call("export", saved[0], "-o", tmp_path / "m.onnx", "--check", tmp_path / "wrong.npy")
+    assert done.exit_code == 2
+    assert "the samples have shape (5,), and the model was trained on" in done.stderr
+    assert not (tmp_path / "m.onnx").exists()

@@ -101,6 +101,7 @@ def export(
             click.echo(str(export_onnx(model, output)))
             return
         samples = np.asarray(model.loader.read_raw(check, key=key)[1][:1000])
+        model.prepared(samples)  # says what is wrong with them before anything is written
         export_onnx(model, output)
         difference = compare(model, output, samples)
     click.echo(f"{output}: on {len(samples)} samples onnxruntime differs by {difference:.2g}")

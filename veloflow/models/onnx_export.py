@@ -120,15 +120,17 @@ def compare(model: InferenceGraph, path: str | Path, raw: NDArray[Any]) -> float
 
     Raises:
         RunError: it is more than 1e-5.
+        DataError: the samples have another shape than the model takes, or hold NaN.
         InputError: the package ``onnxruntime`` is missing.
     """
     runtime = needs("onnxruntime", "onnx", "to check an ONNX file")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     dtype = model.loader.sample_dtype or model.checkpoint.settings["dtype"]
+    prepared = model.prepared(raw)
     given = raw.reshape(len(raw), *model.sample_shape).astype(dtype)
     feeds = {"input": given}
     if len(session.get_inputs()) > 1:
-        feeds["lengths"] = model.loader.lengths_of(model.prepared(raw))
+        feeds["lengths"] = model.loader.lengths_of(prepared)
     (found,) = session.run(["output"], feeds)
     expected = model.run(raw)
     difference = np.abs(found.astype(np.float64) - expected) / np.maximum(1, np.abs(expected))

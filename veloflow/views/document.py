@@ -208,7 +208,7 @@ def _row(cells: Sequence[str]) -> str:
 
 _CSS = (
     "body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em } "
-    "table { border-collapse: collapse; margin: 1em 0 } "
+    "table { border-collapse: collapse; margin: 1em 0; overflow-wrap: anywhere } "
     "td, th { border: 1px solid #ccc; padding: 2px 8px; text-align: left } "
     "svg { max-width: 100%; height: auto }"
 )
