@@ -1,4 +1,4 @@
-"""One time step of gated recurrent units, forward and back, as one pass over memory each.
+"""One time step of recurrent layers, forward and back, as one pass over memory each.
 
 The gates of a cell stand side by side in a row, so each kernel reads and writes blocks of columns.
 Arrays have a row for each sample of the minibatch, ``rows`` of them, ``width`` cells each, and
@@ -11,28 +11,31 @@ state leaves the layer, (1, rows, width); ``at`` is the row of it that belongs t
 none. ``product`` is the product with the recurrent weights: forward of the state before the step
 (none at the first step), back of the deltas of the step after it (none at the last). ``last`` is 1
 at the last step, where going back begins.
+
+Functions at the end return all the steps of a layer, which a device may do as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from veloflow.devices import Program
+from veloflow.devices import Program, Recurrence
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from veloflow.devices import Array, Device, Launch
-
     Floats = NDArray[np.floating[Any]]
     Lengths = NDArray[np.int32]
 
-__all__ = ["GRU_BACKWARD", "GRU_FORWARD", "LSTM_BACKWARD", "LSTM_FORWARD", "bind_gates"]
+__all__ = [
+    "Nonlinearity", "Sizes", "gru_backward", "gru_forward", "lstm_backward", "lstm_forward",
+    "rnn_backward", "rnn_forward",
+]  # fmt: skip
 
 #: bytes of the vector of cells that a work-item computes: compilers do not vectorise around tanh
 _VECTOR = 32
@@ -92,15 +95,6 @@ _ERROR = """
     if (!last)
         dh += LOAD(product + here);
 """
-
-
-def bind_gates(
-    device: Device, program: Program, arrays: Mapping[str, Array], rows: int, cells: int
-) -> Launch:
-    """Bind one of the programs below; each launch of it takes the scalars of one step."""
-    lanes = _VECTOR // next(iter(arrays.values())).dtype.itemsize
-    sized = replace(program, source=f"#define WIDE {lanes}\n{program.source}")
-    return device.program(sized, arrays, (rows, -(-cells // lanes)))
 
 
 @lru_cache(maxsize=8)
@@ -206,7 +200,7 @@ def _lstm_backward(
         np.copyto(deltas[step], 0, where=over)
 
 
-LSTM_FORWARD = Program(
+_LSTM_FORWARD = Program(
     "lstm_forward",
     _PRELUDE
     + f"""
@@ -252,7 +246,7 @@ kernel void lstm_forward(global real *gates, global const real *bias, global con
     _FORWARD,
 )
 
-LSTM_BACKWARD = Program(
+_LSTM_BACKWARD = Program(
     "lstm_backward",
     _PRELUDE
     + f"""
@@ -360,7 +354,7 @@ def _gru_backward(
     recurrent_deltas[step][:, 2 * width :] *= r
 
 
-GRU_FORWARD = Program(
+_GRU_FORWARD = Program(
     "gru_forward",
     _PRELUDE
     + f"""
@@ -399,7 +393,7 @@ kernel void gru_forward(global real *gates, global const real *bias,
     _FORWARD,
 )
 
-GRU_BACKWARD = Program(
+_GRU_BACKWARD = Program(
     "gru_backward",
     _PRELUDE
     + f"""
@@ -443,3 +437,240 @@ kernel void gru_backward(global const real *gates, global const real *inner,
     ),
     _BACKWARD,
 )  # fmt: skip
+
+
+# -- plain recurrent layers ------------------------------------------------------------------------
+
+#: f(x), and its slope by y = f(x)
+Nonlinearity = Literal["tanh", "relu"]
+
+
+def _rnn_forward(
+    sums: Floats, bias: Floats, product: Floats, states: Floats, lengths: Lengths,
+    *, step: int, rows: int, width: int, masked: int, function: Nonlinearity,
+) -> None:  # fmt: skip
+    if not rows:
+        return
+    state = states[step + 1]
+    np.add(sums[step], bias, out=state)
+    if step:
+        state += product
+    if function == "tanh":
+        np.tanh(state, out=state)
+    else:
+        np.maximum(state, 0, out=state)
+    if masked:
+        _keep(states, step, lengths)
+
+
+def _rnn_backward(
+    states: Floats, errors: Floats, product: Floats, carry: Floats, deltas: Floats,
+    lengths: Lengths,
+    *, step: int, rows: int, width: int, masked: int, last: int, at: int, function: Nonlinearity,
+) -> None:  # fmt: skip
+    if not rows:
+        return
+    dh, state, delta = _error(errors, product, last, at), states[step + 1], deltas[step]
+    if masked and not last:
+        dh += carry
+    if function == "tanh":
+        np.multiply(state, state, out=delta)
+        np.subtract(1, delta, out=delta)
+    else:
+        np.greater(state, 0, out=delta)
+    delta *= dh
+    if masked:
+        over = (lengths <= step)[:, None]
+        np.multiply(dh, over, out=carry)
+        np.copyto(delta, 0, where=over)
+
+
+_FUNCTIONS: dict[Nonlinearity, str] = {
+    "tanh": """
+#define FUNCTION(x) tanh(x)
+#define SLOPE(y) (ONE - (y) * (y))
+""",
+    "relu": """
+#define ZERO ((vec)((real)0))
+#define FUNCTION(x) ((((x) > ZERO) | ((x) != (x))) ? (x) : ZERO)
+#define SLOPE(y) (((y) > ZERO) ? ONE : ZERO)
+""",
+}
+
+_RNN_FORWARD = f"""
+kernel void rnn_forward(global const real *sums, global const real *bias,
+                        global const real *product, global real *states, global const int *lengths,
+                        const int step, const int rows, const int width, const int masked)
+{{{_PLACE}
+    if (is_over) {{
+        store(states + next, LOAD(states + now), count);
+        return;
+    }}
+    vec sum = LOAD(sums + now) + LOAD(bias + column);
+    if (step)
+        sum += LOAD(product + here);
+    store(states + next, FUNCTION(sum), count);
+}}
+"""
+
+_RNN_BACKWARD = f"""
+kernel void rnn_backward(global const real *states, global const real *errors,
+                         global const real *product, global real *carry, global real *deltas,
+                         global const int *lengths, const int step, const int rows,
+                         const int width, const int masked, const int last, const int at)
+{{{_PLACE}{_ERROR}
+    if (masked && !last)
+        dh += LOAD(carry + here);
+    if (masked)
+        store(carry + here, is_over ? dh : (vec)((real)0), count);
+    const vec state = LOAD(states + next);
+    store(deltas + now, is_over ? (vec)((real)0) : dh * SLOPE(state), count);
+}}
+"""
+
+
+# -- all the steps of a layer ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a layer's steps are made for: numbers of steps, rows and cells, and their dtype.
+
+    ``masked`` as above; ``every``: all states leave the layer, not only the last one.
+    """
+
+    steps: int
+    rows: int
+    cells: int
+    dtype: np.dtype[Any]
+    masked: bool
+    every: bool
+
+    def kept(self, more: int, blocks: int) -> tuple[int, int, int]:
+        """Return the shape of what is kept for all steps and so many more."""
+        return self.steps + more, self.rows, blocks * self.cells
+
+    def now(self, blocks: int) -> tuple[int, int]:
+        """Return the shape of what belongs to one step."""
+        return self.rows, blocks * self.cells
+
+    @property
+    def errors(self) -> tuple[int, int, int]:
+        """The shape of the gradient by the states that leave the layer."""
+        return self.steps if self.every else 1, self.rows, self.cells
+
+    def scalars(self, step: int) -> dict[str, int]:
+        """Return what kernels are told of a step on the way forward."""
+        return {"step": step, "rows": self.rows, "width": self.cells, "masked": int(self.masked)}
+
+    def scalars_back(self, step: int) -> dict[str, int]:
+        """Return what kernels are told of a step on the way back."""
+        last = step == self.steps - 1
+        at = step if self.every else (0 if last else -1)
+        return {**self.scalars(step), "last": int(last), "at": at}
+
+
+def lstm_forward(sizes: Sizes) -> Recurrence:
+    """Return the steps of an LSTM; its program says what the arrays are."""
+    shapes = {
+        "gates": sizes.kept(0, 4), "bias": (4 * sizes.cells,), "product": sizes.now(4),
+        "cells": sizes.kept(1, 1), "squashed": sizes.kept(0, 1), "states": sizes.kept(1, 1),
+        "lengths": (sizes.rows,),
+    }  # fmt: skip
+    return _forward(_LSTM_FORWARD, sizes, shapes, lstm_forward)
+
+
+def lstm_backward(sizes: Sizes) -> Recurrence:
+    """Return the steps back through an LSTM."""
+    shapes = {
+        "gates": sizes.kept(0, 4), "cells": sizes.kept(1, 1), "squashed": sizes.kept(0, 1),
+        "errors": sizes.errors, "product": sizes.now(1), "err_cells": sizes.now(1),
+        "carry": sizes.now(1), "deltas": sizes.kept(0, 4), "lengths": (sizes.rows,),
+    }  # fmt: skip
+    return _backward(_LSTM_BACKWARD, sizes, shapes, "deltas", lstm_backward)
+
+
+def gru_forward(sizes: Sizes) -> Recurrence:
+    """Return the steps of a GRU."""
+    shapes = {
+        "gates": sizes.kept(0, 3), "bias": (3 * sizes.cells,),
+        "recurrent_bias": (3 * sizes.cells,), "product": sizes.now(3),
+        "inner": sizes.kept(0, 1), "states": sizes.kept(1, 1), "lengths": (sizes.rows,),
+    }  # fmt: skip
+    return _forward(_GRU_FORWARD, sizes, shapes, gru_forward)
+
+
+def gru_backward(sizes: Sizes) -> Recurrence:
+    """Return the steps back through a GRU."""
+    shapes = {
+        "gates": sizes.kept(0, 3), "inner": sizes.kept(0, 1), "states": sizes.kept(1, 1),
+        "errors": sizes.errors, "product": sizes.now(1), "carry": sizes.now(1),
+        "deltas": sizes.kept(0, 3), "recurrent_deltas": sizes.kept(0, 3),
+        "lengths": (sizes.rows,),
+    }  # fmt: skip
+    return _backward(_GRU_BACKWARD, sizes, shapes, "recurrent_deltas", gru_backward)
+
+
+def rnn_forward(sizes: Sizes, function: Nonlinearity) -> Recurrence:
+    """Return the steps of a plain recurrent layer."""
+    shapes = {
+        "sums": sizes.kept(0, 1), "bias": (sizes.cells,), "product": sizes.now(1),
+        "states": sizes.kept(1, 1), "lengths": (sizes.rows,),
+    }  # fmt: skip
+    source = _PRELUDE + _FUNCTIONS[function] + _RNN_FORWARD
+    host = partial(_rnn_forward, function=function)
+    program = Program("rnn_forward", source, host, tuple(shapes), _FORWARD)
+    return _forward(program, sizes, shapes, partial(rnn_forward, function=function))
+
+
+def rnn_backward(sizes: Sizes, function: Nonlinearity) -> Recurrence:
+    """Return the steps back through a plain recurrent layer."""
+    shapes = {
+        "states": sizes.kept(1, 1), "errors": sizes.errors, "product": sizes.now(1),
+        "carry": sizes.now(1), "deltas": sizes.kept(0, 1), "lengths": (sizes.rows,),
+    }  # fmt: skip
+    source = _PRELUDE + _FUNCTIONS[function] + _RNN_BACKWARD
+    host = partial(_rnn_backward, function=function)
+    program = Program("rnn_backward", source, host, tuple(shapes), _BACKWARD)
+    return _backward(program, sizes, shapes, "deltas", partial(rnn_backward, function=function))
+
+
+#: makes a recurrence for other sizes
+_Make = Callable[[Sizes], Recurrence]
+_Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _forward(program: Program, sizes: Sizes, shapes: _Shapes, make: _Make) -> Recurrence:
+    return Recurrence(
+        _sized(program, sizes), _space(sizes), shapes, "states", "product", transpose_b=True,
+        steps=[(step, sizes.scalars(step)) for step in range(sizes.steps)],
+        outputs=("states",), small=lambda: make(_small(sizes)),
+    )  # fmt: skip
+
+
+def _backward(
+    program: Program, sizes: Sizes, shapes: _Shapes, factor: str, make: _Make
+) -> Recurrence:
+    """Return steps from the last to the first; before each comes the product of that after it."""
+    return Recurrence(
+        _sized(program, sizes), _space(sizes), shapes, factor, "product", transpose_b=False,
+        steps=[(step + 1, sizes.scalars_back(step)) for step in reversed(range(sizes.steps))],
+        outputs=tuple(dict.fromkeys(("deltas", factor))), small=lambda: make(_small(sizes)),
+    )  # fmt: skip
+
+
+def _small(sizes: Sizes) -> Sizes:
+    """Return sizes for a trial: edges of vectors and tiles, and rows that end early."""
+    return replace(sizes, steps=4, rows=7, cells=_lanes(sizes) + 3, masked=True)
+
+
+def _lanes(sizes: Sizes) -> int:
+    return _VECTOR // sizes.dtype.itemsize
+
+
+def _space(sizes: Sizes) -> tuple[int, int]:
+    return sizes.rows, -(-sizes.cells // _lanes(sizes))
+
+
+def _sized(program: Program, sizes: Sizes) -> Program:
+    return replace(program, source=f"#define WIDE {_lanes(sizes)}\n{program.source}")

@@ -2,14 +2,13 @@
 
 The layers themselves are in units/recurrent.py. Inside, time comes first: one product with the
 weights serves all time steps, each step is one product with the recurrent weights and one pass over
-memory, and the gradients of the weights are one product each at the end.
+memory (see units/gates.py), and the gradients of the weights are one product each at the end.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from veloflow.devices.parameters import ALIGNMENT
 from veloflow.errors import DataError, ShapeError
 from veloflow.units.filling import Filling, Uniform
 from veloflow.units.forward import Forward
+from veloflow.units.gates import Sizes
 from veloflow.units.gradient import GradientUnit
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from veloflow.devices import Launch
     from veloflow.devices.parameters import Parameter
 
-__all__ = ["GDRecurrent", "Recurrent", "Step"]
-
-#: a bound step of time
-Step = Callable[[], None]
+__all__ = ["GDRecurrent", "Recurrent"]
 
 
 class Recurrent(Forward):
@@ -96,11 +93,8 @@ class Recurrent(Forward):
     # -- what subclasses fill in --------------------------------------------------------------
 
     @abstractmethod
-    def bind_steps(self) -> list[Step]:
-        """Bind what makes states[step + 1] of inflow[step], biases, product and states[step].
-
-        The product, of states[step] and U, is there from the second step on.
-        """
+    def bind_steps(self) -> Launch:
+        """Bind what makes all the states of ``inflow``, the biases and U."""
 
     # -- the work -----------------------------------------------------------------------------
 
@@ -153,7 +147,7 @@ class Recurrent(Forward):
         self._write_places()
         device, batch = self.device, len(self.input)
         assert self.weights is not None
-        self._launches: list[Step] = [
+        self._launches: list[Launch] = [
             device.gather(
                 self.input.reshape(batch * self.steps, self.weights.shape[1]),
                 self.inward,
@@ -163,12 +157,9 @@ class Recurrent(Forward):
                 self.sequence, self.weights.value, self.flat(self.inflow),
                 transpose_b=True,
             ),
+            self.bind_steps(),
+            self._bind_output(),
         ]  # fmt: skip
-        for step, launch in enumerate(self.bind_steps()):
-            if step:  # before the first the state is 0
-                self._launches.append(self._bind_product(step))
-            self._launches.append(launch)
-        self._launches.append(self._bind_output())
 
     def _fill(self) -> None:
         default = 1 / math.sqrt(self.cells)
@@ -177,14 +168,6 @@ class Recurrent(Forward):
         for parameter, filling in zip(self.parameters(), fillings, strict=False):
             random = self._random(parameter.name.rpartition("/")[2])
             parameter.value.write(filling.fill(random, parameter.shape, default))
-
-    def _bind_product(self, step: int) -> Launch:
-        return self.device.gemm(
-            self.step_of(self.states, step),
-            self.recurrent.value,
-            self.product,
-            transpose_b=True,
-        )
 
     def _bind_output(self) -> Launch:
         batch, cells = len(self.input), self.cells
@@ -195,11 +178,6 @@ class Recurrent(Forward):
             )
         start = self.steps * self.rows * cells
         return self.device.copy(self.device.view(self.states, start, (batch, cells)), self.output)
-
-    def step_of(self, array: Array, step: int) -> Array:
-        """Return the part (rows, columns) of an array (steps, rows, columns)."""
-        _, rows, columns = array.shape
-        return self.device.view(array, step * rows * columns, (rows, columns))
 
     def flat(self, array: Array, first: int = 0, last: int | None = None) -> Array:
         """Return the steps from ``first`` to before ``last`` as a matrix, one row a sample."""
@@ -212,10 +190,11 @@ class Recurrent(Forward):
         """Whether sequences may end early."""
         return self.has_input("minibatch_lengths")
 
-    def step_scalars(self, step: int) -> dict[str, int]:
-        """Return what kernels of :mod:`veloflow.units.gates` are told of a step."""
-        masked = int(self.is_masked)
-        return {"step": step, "rows": self.rows, "width": self.cells, "masked": masked}
+    @property
+    def sizes(self) -> Sizes:
+        """What the steps are made for."""
+        kind, every = self.states.dtype, self.return_sequences
+        return Sizes(self.steps, self.rows, self.cells, kind, self.is_masked, every)
 
     def _write_places(self) -> None:
         """Write where each real step of each sample lies, batch first and time first; -1: none."""
@@ -264,12 +243,8 @@ class GDRecurrent(GradientUnit):
     # -- what subclasses fill in --------------------------------------------------------------
 
     @abstractmethod
-    def bind_steps(self) -> list[Step]:
-        """Bind what makes the deltas of each step of its error, in the order of time.
-
-        The error is ``errors`` at ``error_place(step)``, ``product`` unless it is the last step,
-        and what the subclass itself passes from step to step.
-        """
+    def bind_steps(self) -> Launch:
+        """Bind what makes the deltas of all steps, from the last one on, of ``errors`` and U."""
 
     @property
     def recurrent_deltas(self) -> Array:
@@ -293,28 +268,9 @@ class GDRecurrent(GradientUnit):
         if self.needs_err_input:
             self._err_sequence = self.declare(*forward.sequence.shape)
 
-    def error_place(self, step: int) -> int:
-        """Return which of ``errors`` is that of the step; -1 for none."""
-        if self.forward.return_sequences:
-            return step
-        return 0 if step == self.forward.steps - 1 else -1
-
-    def step_scalars(self, step: int) -> dict[str, int]:
-        """Return what kernels of :mod:`veloflow.units.gates` are told of a step."""
-        last = int(step == self.forward.steps - 1)
-        return {**self.forward.step_scalars(step), "last": last, "at": self.error_place(step)}
-
     def prepare(self) -> None:
         """Bind the steps, the gradients and the updates."""
-        forward = self.forward
-        self._launches: list[Step] = [self._bind_errors()]
-        for step, launch in reversed([*enumerate(self.bind_steps())]):
-            self._launches.append(launch)
-            if step:
-                deltas = forward.step_of(self.recurrent_deltas, step)
-                self._launches.append(
-                    self.device.gemm(deltas, forward.recurrent.value, self.product)
-                )
+        self._launches: list[Launch] = [self._bind_errors(), self.bind_steps()]
         self._launches += self._bind_gradients()
         if self.needs_err_input:
             self._launches += self._bind_err_input()

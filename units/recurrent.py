@@ -12,17 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal, Unpack, final
+from typing import TYPE_CHECKING, ClassVar, Unpack, final, get_args
 
-from veloflow.devices.expressions import Expression, element, maximum, tanh, where
 from veloflow.errors import GraphError, nearest
-from veloflow.units.gates import GRU_BACKWARD, GRU_FORWARD, LSTM_BACKWARD, LSTM_FORWARD, bind_gates
+from veloflow.units.gates import (
+    Nonlinearity,
+    gru_backward,
+    gru_forward,
+    lstm_backward,
+    lstm_forward,
+    rnn_backward,
+    rnn_forward,
+)
 from veloflow.units.layer import Layer, Rates, trained_layer
-from veloflow.units.recurrence import GDRecurrent, Recurrent, Step
+from veloflow.units.recurrence import GDRecurrent, Recurrent
 
 if TYPE_CHECKING:
     from veloflow.core import Workflow
-    from veloflow.devices import Array
+    from veloflow.devices import Array, Launch
     from veloflow.units.filling import Filling
     from veloflow.units.forward import Forward
 
@@ -39,14 +46,6 @@ __all__ = [
 ]
 
 # -- the plain recurrent layer ---------------------------------------------------------------------
-
-#: f(x), and f' in terms of y = f(x)
-_NONLINEARITIES: dict[
-    str, tuple[Callable[[Expression], Expression], Callable[[Expression], Expression]]
-] = {
-    "tanh": (tanh, lambda y: 1 - y * y),
-    "relu": (lambda x: maximum(x, 0.0), lambda y: y > 0),
-}
 
 
 @final
@@ -66,7 +65,7 @@ class RNN(Recurrent):
         workflow: Workflow,
         cells: int,
         *,
-        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        nonlinearity: Nonlinearity = "tanh",
         return_sequences: bool = False,
         masked: bool = False,
         weights_filling: Filling | None = None,
@@ -79,34 +78,26 @@ class RNN(Recurrent):
             weights_filling=weights_filling, recurrent_filling=recurrent_filling,
             bias_filling=bias_filling, name=name,
         )  # fmt: skip
-        if nonlinearity not in _NONLINEARITIES:
+        known = get_args(Nonlinearity)
+        if nonlinearity not in known:
             raise GraphError(
                 f"unit {self.path!r} has no nonlinearity {nonlinearity!r}"
-                f"{nearest(nonlinearity, _NONLINEARITIES)}; give 'tanh' or 'relu'"
+                f"{nearest(nonlinearity, known)}; give 'tanh' or 'relu'"
             )
-        self.nonlinearity = nonlinearity
-        self.function, self.derivative = _NONLINEARITIES[nonlinearity]
+        self.nonlinearity: Nonlinearity = nonlinearity
 
-    def bind_steps(self) -> list[Step]:
+    def bind_steps(self) -> Launch:
         """Bind h' = f(sums + product)."""
-        return [self._bind_step(step) for step in range(self.steps)]
-
-    def _bind_step(self, step: int) -> Step:
         assert self.bias is not None
         arrays = {
-            "sums": self.step_of(self.inflow, step),
-            "bias": self.bias.value.reshape(1, self.cells),
+            "sums": self.inflow,
+            "bias": self.bias.value,
             "product": self.product,
-            "before": self.step_of(self.states, step),
-            "after": self.step_of(self.states, step + 1),
+            "states": self.states,
             "lengths": self.lengths,
         }
-        names = ("sums", "bias", "product") if step else ("sums", "bias")
-        terms = [element(name) for name in names]
-        state = self.function(sum(terms[1:], terms[0]))
-        if self.is_masked:
-            state = where(element("lengths") > step, state, element("before"))
-        return self.device.elementwise({"after": state}, arrays)
+        steps = rnn_forward(self.sizes, self.nonlinearity)
+        return self.device.recurrence(steps, arrays, self.recurrent.value)
 
 
 @final
@@ -121,31 +112,19 @@ class GDRNN(GDRecurrent):
         super().initialize()
         self._carry = self.declare(*self.product.shape)
 
-    def bind_steps(self) -> list[Step]:
+    def bind_steps(self) -> Launch:
         """Bind the deltas."""
-        return [self._bind_step(step) for step in range(self.forward.steps)]
-
-    def _bind_step(self, step: int) -> Step:
-        forward, at = self.forward, self.error_place(step)
-        is_last, masked = step == forward.steps - 1, forward.is_masked
+        forward = self.forward
         arrays = {
+            "states": forward.states,
+            "errors": self.errors,
             "product": self.product,
             "carry": self._carry,
-            "state": forward.step_of(forward.states, step + 1),
-            "delta": forward.step_of(self.deltas, step),
+            "deltas": self.deltas,
             "lengths": forward.lengths,
         }
-        terms = [element(name) for name in ("product", "carry")[: 1 + masked] if not is_last]
-        if at >= 0:
-            arrays["error"] = forward.step_of(self.errors, at)
-            terms.append(element("error"))
-        error = sum(terms[1:], terms[0])
-        delta = error * forward.derivative(element("state"))
-        if not masked:
-            return self.device.elementwise({"delta": delta}, arrays)
-        goes_on = element("lengths") > step
-        formulas = {"delta": where(goes_on, delta, 0.0), "carry": where(goes_on, 0.0, error)}
-        return self.device.elementwise(formulas, arrays)
+        steps = rnn_backward(forward.sizes, forward.nonlinearity)
+        return self.device.recurrence(steps, arrays, forward.recurrent.value)
 
 
 # -- LSTM ------------------------------------------------------------------------------------------
@@ -170,7 +149,7 @@ class LSTM(Recurrent):
         self.memory = self.declare(*self.states.shape)
         self.squashed = self.declare(self.steps, self.rows, self.cells)
 
-    def bind_steps(self) -> list[Step]:
+    def bind_steps(self) -> Launch:
         """Bind the gates."""
         assert self.bias is not None
         arrays = {
@@ -182,8 +161,7 @@ class LSTM(Recurrent):
             "states": self.states,
             "lengths": self.lengths,
         }
-        launch = bind_gates(self.device, LSTM_FORWARD, arrays, self.rows, self.cells)
-        return [partial(launch, **self.step_scalars(step)) for step in range(self.steps)]
+        return self.device.recurrence(lstm_forward(self.sizes), arrays, self.recurrent.value)
 
 
 @final
@@ -203,7 +181,7 @@ class GDLSTM(GDRecurrent):
         self._carry = self.declare(*self.product.shape)
         self._err_cells = self.declare(*self.product.shape)
 
-    def bind_steps(self) -> list[Step]:
+    def bind_steps(self) -> Launch:
         """Bind the deltas."""
         forward = self.forward
         arrays = {
@@ -217,8 +195,8 @@ class GDLSTM(GDRecurrent):
             "deltas": self.deltas,
             "lengths": forward.lengths,
         }
-        launch = bind_gates(self.device, LSTM_BACKWARD, arrays, forward.rows, forward.cells)
-        return [partial(launch, **self.step_scalars(step)) for step in range(forward.steps)]
+        steps = lstm_backward(forward.sizes)
+        return self.device.recurrence(steps, arrays, forward.recurrent.value)
 
 
 # -- GRU -------------------------------------------------------------------------------------------
@@ -243,7 +221,7 @@ class GRU(Recurrent):
         super().initialize()
         self.inner = self.declare(self.steps, self.rows, self.cells)
 
-    def bind_steps(self) -> list[Step]:
+    def bind_steps(self) -> Launch:
         """Bind the gates."""
         assert self.bias is not None
         assert self.recurrent_bias is not None
@@ -256,8 +234,7 @@ class GRU(Recurrent):
             "states": self.states,
             "lengths": self.lengths,
         }
-        launch = bind_gates(self.device, GRU_FORWARD, arrays, self.rows, self.cells)
-        return [partial(launch, **self.step_scalars(step)) for step in range(self.steps)]
+        return self.device.recurrence(gru_forward(self.sizes), arrays, self.recurrent.value)
 
 
 @final
@@ -282,7 +259,7 @@ class GDGRU(GDRecurrent):
         """The gradient by the products with U."""
         return self._recurrent_deltas
 
-    def bind_steps(self) -> list[Step]:
+    def bind_steps(self) -> Launch:
         """Bind the deltas."""
         forward = self.forward
         arrays = {
@@ -296,8 +273,8 @@ class GDGRU(GDRecurrent):
             "recurrent_deltas": self._recurrent_deltas,
             "lengths": forward.lengths,
         }
-        launch = bind_gates(self.device, GRU_BACKWARD, arrays, forward.rows, forward.cells)
-        return [partial(launch, **self.step_scalars(step)) for step in range(forward.steps)]
+        steps = gru_backward(forward.sizes)
+        return self.device.recurrence(steps, arrays, forward.recurrent.value)
 
 
 # -- the short form --------------------------------------------------------------------------------
@@ -316,7 +293,7 @@ class RecurrentOptions(Rates, total=False):
 
 def rnn(
     cells: int,
-    nonlinearity: Literal["tanh", "relu"] = "tanh",
+    nonlinearity: Nonlinearity = "tanh",
     **options: Unpack[RecurrentOptions],
 ) -> Layer:
     """Return a plain recurrent layer, h' = f(W x + U h + b)."""

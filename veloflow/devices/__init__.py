@@ -2,6 +2,7 @@
 
 from veloflow.devices import expressions, random
 from veloflow.devices.base import Array, Device, DeviceInfo, Launch, Program, Space
+from veloflow.devices.recurrence import Recurrence
 from veloflow.devices.selection import (
     DeviceReport,
     choose_device,
@@ -19,6 +20,7 @@ __all__ = [
     "DeviceReport",
     "Launch",
     "Program",
+    "Recurrence",
     "Space",
     "Window",
     "choose_device",

@@ -21,6 +21,7 @@ from veloflow.errors import DeviceError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+    from veloflow.devices.recurrence import Recurrence
     from veloflow.devices.tracing import Observer
     from veloflow.devices.window import Window
 
@@ -376,6 +377,16 @@ class Device(ABC):
         self, program: Program, arrays: Mapping[str, Array], space: Sequence[int]
     ) -> Launch:
         """Bind a unit's own kernel; the launch takes the scalars that the program names."""
+
+    @abstractmethod
+    def recurrence(
+        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+    ) -> Launch:
+        """Bind the steps of a recurrent layer, which wait for each other.
+
+        Raises:
+            ShapeError: the shapes are not those that the recurrence names.
+        """
 
     def copy(self, source: Array, target: Array) -> Launch:
         """Bind ``target[...] = source``, of one shape."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from veloflow.devices.expressions import Expression
+    from veloflow.devices.recurrence import Recurrence
     from veloflow.devices.window import Window
 
 __all__ = ["NullDevice"]
@@ -31,7 +32,7 @@ class NullDevice(Device):
     """Keeps shapes only, reads zeros, and counts in ``launches`` what was launched, by operation.
 
     Attributes: ``launches`` (a Counter of "gemm", "convolution", "convolution_gradient",
-    "elementwise", "reduce", "softmax", "gather", "uniform" and "program").
+    "elementwise", "reduce", "softmax", "gather", "uniform", "program" and "recurrence").
     """
 
     name = "null"
@@ -141,6 +142,11 @@ class NullDevice(Device):
         self, program: Program, arrays: Mapping[str, Array], space: Sequence[int]
     ) -> Launch:
         return self._launch("program")
+
+    def recurrence(
+        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+    ) -> Launch:
+        return self._launch("recurrence")
 
     def synchronize(self) -> None:
         """Return at once: nothing is ever pending."""

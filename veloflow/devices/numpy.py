@@ -33,12 +33,14 @@ from veloflow.devices.numpy_convolution import Convolution, Gradient, check_conv
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.numpy_plan import BLOCK, Plan, aligned_zeros, launch_of
 from veloflow.devices.numpy_precision import precise_product
+from veloflow.devices.recurrence import by_steps, check_recurrence
 from veloflow.errors import DeviceError, KernelError, ShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from veloflow.devices.numpy_plan import AnyArray, Call
+    from veloflow.devices.recurrence import Recurrence
     from veloflow.devices.window import Window
 
 __all__ = ["NumpyDevice"]
@@ -297,6 +299,12 @@ class NumpyDevice(Device):
             )
         hosts = {name: self._host(arrays[name]) for name in program.arrays}
         return _program_launch(program, hosts)
+
+    def recurrence(
+        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+    ) -> Launch:
+        check_recurrence(recurrence, arrays, weights)
+        return by_steps(self, recurrence, arrays, weights)
 
     def synchronize(self) -> None:
         """Return at once: a launch is done when it returns."""

@@ -66,6 +66,8 @@ def _passed_on(name: str, signature: inspect.Signature) -> Callable[..., Launch]
         label = f"{name} {'x'.join(map(str, writes[0].shape))}" if writes else name
         if name == "program":
             label = given.arguments["program"].name
+        elif name == "recurrence":
+            label = given.arguments["recurrence"].program.name
         return _traced_launch(launch, self.observer, label, _bytes(reads), _bytes(writes))
 
     return bind

@@ -16,9 +16,12 @@ from veloflow.devices.opencl.gather import gather
 from veloflow.devices.opencl.gemm import gemm
 from veloflow.devices.opencl.platforms import Hardware, devices_by_name, open_hardware
 from veloflow.devices.opencl.program import program as bind_program
+from veloflow.devices.opencl.recurrence import recurrence as bind_recurrence
+from veloflow.devices.opencl.recurrence import steps_table
 from veloflow.devices.opencl.reduce import reduce
 from veloflow.devices.opencl.softmax import softmax
 from veloflow.devices.opencl.uniform import uniform
+from veloflow.devices.recurrence import by_steps, check_recurrence
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from veloflow.devices.expressions import Expression
     from veloflow.devices.opencl.tuning import Tuning
+    from veloflow.devices.recurrence import Recurrence
     from veloflow.devices.tracing import Observer
     from veloflow.devices.window import Window
 
@@ -239,6 +243,17 @@ class OpenCLDevice(Device):
     ) -> Launch:
         """Bind a unit's own kernel."""
         return bind_program(self._engine, program, arrays, space)
+
+    def recurrence(
+        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+    ) -> Launch:
+        """Bind steps that wait for each other: as one launch on a processor."""
+        check_recurrence(recurrence, arrays, weights)
+        launch = None
+        if self._engine.hardware.is_cpu and not self.precision_level:
+            table = self.asarray(steps_table(recurrence))
+            launch = bind_recurrence(self._engine, recurrence, arrays, weights, table)
+        return launch or by_steps(self, recurrence, arrays, weights)
 
     def synchronize(self) -> None:
         """Wait for all launches."""

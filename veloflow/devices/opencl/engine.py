@@ -142,14 +142,26 @@ class Engine:
         outputs: Sequence[str],
     ) -> Launch:
         """Bind the first variant that compiles and computes right, or NumPy where none does."""
+        launch = self.attempt(variants, arrays, outputs)
+        if launch is not None:
+            return launch
+        self._note(f"{name} is computed by NumPy")
+        return host_launch(twin, arrays, outputs)
+
+    def attempt(
+        self,
+        variants: Sequence[Callable[[], Variant]],
+        arrays: Mapping[str, Array],
+        outputs: Sequence[str],
+    ) -> Launch | None:
+        """Bind the first variant that compiles and computes right; None where none does."""
         blocks = {key: self.block(array) for key, array in arrays.items()}
         for variant in variants:
             try:
                 return self._bind(variant(), blocks, outputs)
             except KernelError as error:
                 self._note(str(error))
-        self._note(f"{name} is computed by NumPy")
-        return host_launch(twin, arrays, outputs)
+        return None
 
     def on_host(self, twin: Twin, arrays: Mapping[str, Array], precision_level: int = 0) -> Launch:
         """Bind an operation of NumPy's to memory that this device, a CPU, shares with the host.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from veloflow.errors import KernelError
 if TYPE_CHECKING:
     from veloflow.devices.opencl.pending import Given, Step
 
-__all__ = ["merged_launch", "merged_recipe", "merged_source"]
+__all__ = ["Function", "as_function", "merged_launch", "merged_recipe", "merged_source"]
 
 #: the name of the one kernel
 _MERGED = "merged"
@@ -59,21 +59,41 @@ def merged_source(parts: Sequence[tuple[str, str]]) -> str:
     parameters: list[str] = []
     calls: list[str] = []
     for number, (source, kernel) in enumerate(parts):
-        text = _renamed(f"#define WORK_ITEMS {_ITEMS}\n{source}", number)
-        mark = f"{kernel}_p{number}"
-        declared = dict(_KERNEL.findall(text))
-        if mark not in declared:
-            raise KernelError(f"there is no kernel {kernel!r} to be merged")
-        names = []
-        for place, parameter in enumerate([*declared[mark].split(","), f"const long {_ITEMS}"]):
-            kind = parameter.strip().removesuffix(_WORD.findall(parameter)[-1])
-            names.append(f"p{number}_{place}")
-            parameters.append(f"{kind.strip()} {names[-1]}")
-        texts.append(_KERNEL.sub(rf"static void \1(\2, const long {_ITEMS})", text))
-        calls.append(f"    {mark}({', '.join(names)});")
+        text = f"#define WORK_ITEMS {_ITEMS}\n{source}"
+        function = as_function(text, kernel, number, (f"const long {_ITEMS}",))
+        names = [f"p{number}_{place}" for place in range(len(function.kinds))]
+        parameters += [f"{kind} {name}" for kind, name in zip(function.kinds, names, strict=True)]
+        texts.append(function.text)
+        calls.append(f"    {function.name}({', '.join(names)});")
     body = "\n".join(calls)
     head = f"kernel void {_MERGED}({', '.join(parameters)})"
     return "\n".join([*texts, f"{head}\n{{\n{body}\n}}\n"])
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel written as a function: its ``name``, the ``kinds`` of its parameters, the text."""
+
+    name: str
+    kinds: tuple[str, ...]
+    text: str
+
+
+def as_function(source: str, kernel: str, number: int, more: Sequence[str]) -> Function:
+    """Return the kernel of a program as a function with ``more`` parameters at the end.
+
+    Everything that the source defines is marked with ``number``, so that others may define it too.
+
+    Raises:
+        KernelError: the source has no such kernel.
+    """
+    text, name = _renamed(source, number), f"{kernel}_p{number}"
+    declared = dict(_KERNEL.findall(text))
+    if name not in declared:
+        raise KernelError(f"there is no kernel {kernel!r} to be merged")
+    parameters = [one.strip() for one in (*declared[name].split(","), *more)]
+    kinds = tuple(one.removesuffix(_WORD.findall(one)[-1]).strip() for one in parameters)
+    return Function(name, kinds, _KERNEL.sub(rf"static void \1(\2, {', '.join(more)})", text))
 
 
 def _renamed(source: str, number: int) -> str:

@@ -146,7 +146,7 @@ def _source(engine: Engine, numbers: Numbers, problem: Problem, method: Method) 
         assert isinstance(method, Direct | Packed)
         facts = {"TALL": method.tall, "WIDE": method.wide}
         is_packed = isinstance(method, Packed)
-        files = ("gemm_write", "gemm_packed" if is_packed else "gemm")
+        files = ("panels", "gemm_write", "gemm_packed" if is_packed else "gemm")
     parts += [f"#define {name} {value}\n" for name, value in facts.items()]
     parts += [kernel_source("ranges"), kernel_source("common"), function]
     return "".join([*parts, *(kernel_source(name) for name in files)])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from veloflow.devices.base import Array, Device, Launch, Program
     from veloflow.devices.opencl.formulas import Numbers
 
-__all__ = ["program"]
+__all__ = ["program", "types_of"]
 
 #: elements of each array in the trial, in which the kernel must do nothing
 _SAMPLE = 1024
@@ -50,7 +50,7 @@ def program(
     def variant() -> Variant:
         real = _real(arrays[name].dtype for name in own.arrays)
         numbers = engine.numbers(real)  # refuses what the device cannot compute in
-        recipe = Recipe(f"program {own.name}", _types(numbers) + own.source)
+        recipe = Recipe(f"program {own.name}", types_of(numbers) + own.source)
         local = _local(engine, space)
 
         def trial() -> Trial:
@@ -62,7 +62,7 @@ def program(
     return engine.operation(f"program {own.name}", [variant], twin, arrays, list(own.arrays))
 
 
-def _types(numbers: Numbers) -> str:
+def types_of(numbers: Numbers) -> str:
     """Return the types that a program may use besides ``real``; see the interface."""
     lanes, whole = numbers.lanes, "int" if numbers.real == "float" else "long"
     convert = f"convert_{{}}{'' if lanes == 1 else lanes}(x)"

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 #: goes up when what is in the file means something else
 _FORMAT = 1
 #: a file is worth nothing for other kernels than these
-_KERNELS = ("gemm", "gemm_write", "gemm_packed", "gemm_local")
+_KERNELS = ("gemm", "panels", "gemm_write", "gemm_packed", "gemm_local")
 _Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
