@@ -15,7 +15,6 @@ import numpy as np
 
 from veloflow.core import Input
 from veloflow.devices import Array
-from veloflow.devices.expressions import element
 from veloflow.devices.parameters import ALIGNMENT
 from veloflow.errors import DataError, ShapeError
 from veloflow.units.filling import Filling, Uniform
@@ -303,10 +302,10 @@ class GDRecurrent(GradientUnit):
         sums = [(forward.bias, deltas)]
         if forward.recurrent_bias is not None:
             sums.append((forward.recurrent_bias, forward.flat(self.recurrent_deltas)))
-        for bias, matrix in sums:
-            launches.append(
-                device.reduce("sum", element("d"), {"d": matrix}, bias.gradient, axis=0)
-            )
+        for bias, matrix in sums:  # a sum over rows: the product with a row of ones
+            ones = device.asarray(np.ones((1, len(matrix))), matrix.dtype)
+            gradient = bias.gradient.reshape(1, bias.gradient.size)
+            launches.append(device.gemm(ones, matrix, gradient))
         return launches
 
     def _bind_err_input(self) -> list[Launch]:

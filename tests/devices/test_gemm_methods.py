@@ -141,14 +141,21 @@ CPU = Facts(True, 32, 2, 1 << 20, 4096)
 GPU = Facts(False, 0, 132, 48 << 10, 1024)
 
 
-def test_on_a_cpu_small_products_take_the_direct_kernel_and_large_ones_the_blas():
+def test_on_a_cpu_small_products_take_the_direct_kernel_and_large_ones_are_packed():
     choices = default_choices(CPU)
     assert isinstance(choose(choices, size_of(CPU, 100, 100, 784, 1), blas=True)[0], Direct)
-    assert isinstance(choose(choices, size_of(CPU, 512, 512, 512, 1), blas=True)[0], Blas)
-    assert isinstance(choose(choices, size_of(CPU, 512, 512, 512, 1), blas=False)[0], Packed)
+    assert isinstance(choose(choices, size_of(CPU, 512, 512, 512, 1), blas=True)[0], Packed)
     scattered = choose(choices, 200, blas=True, scattered=1 << 20)
     assert isinstance(scattered[0], Packed)
     assert any(isinstance(one, Direct) for one in scattered), "the others stand by"
+    narrow = choose(choices, 342, blas=True, scattered=1 << 20, is_narrow=True)
+    assert isinstance(narrow[0], Direct), "nothing is gained by packing for two panels"
+
+
+def test_the_blas_is_taken_where_it_was_tuned_and_can_be():
+    choices = (*default_choices(CPU), Choice(320, Blas()))
+    assert isinstance(choose(choices, 512, blas=True)[0], Blas)
+    assert isinstance(choose(choices, 512, blas=False)[0], Packed)
 
 
 def test_on_a_gpu_a_larger_tile_is_taken_where_every_core_has_one():

@@ -92,7 +92,7 @@ def test_what_aborts_hangs_or_computes_wrongly_is_set_aside_and_the_others_are_c
 
 
 def test_what_was_tuned_is_used_and_seen():
-    choices = (Choice(0, GOOD), Choice(200, Packed(6, 2, VECTOR, 64, 4)))
+    choices = (Choice(0, GOOD), Choice(200, Packed(6, 2, VECTOR, 64, 4)), Choice(400, Blas()))
     builtin = Tuning.builtin(HARDWARE.identity, HARDWARE.facts)
     save_tuning(msgspec.structs.replace(builtin, gemm=choices, when="2026-11-26T00:00:00+00:00"))
     device = OpenCLDevice(HARDWARE)
@@ -101,7 +101,7 @@ def test_what_was_tuned_is_used_and_seen():
         lines = device.info().methods
         assert str(GOOD) in lines[0]
         assert "tuned 2026-11-26" in lines[-1]
-        assert device.fingerprint != "", "without the BLAS large products have other bits"
+        assert device.fingerprint != "", "with the BLAS large products have other bits"
     finally:
         device.close()
 

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 __all__ = [
+    "NARROW",
     "Blas",
     "Choice",
     "Direct",
@@ -147,7 +148,14 @@ def size_of(facts: Facts, rows: int, columns: int, inner: int, stack: int) -> in
     return math.isqrt(rows * columns * stack)
 
 
-def choose(choices: Sequence[Choice], size: int, *, blas: bool, scattered: int = 0) -> list[Method]:
+def choose(
+    choices: Sequence[Choice],
+    size: int,
+    *,
+    blas: bool,
+    scattered: int = 0,
+    is_narrow: bool = False,
+) -> list[Method]:
     """Return the methods for a size, the one to take first, the others should it fail.
 
     Args:
@@ -157,6 +165,8 @@ def choose(choices: Sequence[Choice], size: int, *, blas: bool, scattered: int =
         scattered: the bytes of the first operand where its rows are not contiguous. The direct
             kernel is slow where they leave the cache (0.60 of OpenBLAS, packed 0.83, at
             128 x 3136 x 100).
+        is_narrow: whether there are so few columns that to pack the first operand takes longer than
+            to read it where it lies (512 x 2800 x 28, transposed: 1,000 us packed, 710 direct).
     """
     able = [one for one in choices if blas or not isinstance(one.method, Blas)]
     taken = [one.method for one in able if one.from_size <= size]
@@ -164,6 +174,8 @@ def choose(choices: Sequence[Choice], size: int, *, blas: bool, scattered: int =
     methods = taken[::-1] + rest
     if scattered > _CACHED and isinstance(methods[0], Direct):
         methods.sort(key=lambda method: not isinstance(method, Packed))
+    if is_narrow and isinstance(methods[0], Packed):
+        methods.sort(key=lambda method: not isinstance(method, Direct))
     return methods
 
 
@@ -189,9 +201,9 @@ def default_choices(facts: Facts) -> tuple[Choice, ...]:
     """Return what is taken where nobody has tuned.
 
     On a CPU: with two vectors of columns six rows fill 12 of the 16 registers of AVX2, eight rows
-    half of the 32 of AVX-512. The BLAS is quicker from 320 on, but it waits for all launches before
-    it, which costs a step of many small products a third of its time. On a GPU a larger tile is
-    taken where there is one for every core.
+    half of the 32 of AVX-512. The host's BLAS is not quicker, waits for all launches before it, and
+    its threads then spin on the cores that the next launch wants; tuning may still choose it. On a
+    GPU a larger tile is taken where there is one for every core.
     """
     if facts.is_cpu:
         vector = max(4, facts.vector_bytes)
@@ -199,7 +211,6 @@ def default_choices(facts: Facts) -> tuple[Choice, ...]:
         return (
             Choice(0, Direct(tall, 2, vector)),
             Choice(_PACKED_FROM, Packed(tall, 2, vector, 512, 16)),
-            Choice(320, Blas()),
         )
     tiles = (Local(32, 32, 16, 2, 2, 1), Local(64, 64, 16, 4, 4, 4), Local(128, 128, 16, 8, 8, 4))
     able = [tile for tile in tiles if fits(tile, facts)] or [Local(16, 16, 8, 2, 2, 1)]
@@ -210,6 +221,8 @@ def default_choices(facts: Facts) -> tuple[Choice, ...]:
     )
 
 
+#: columns up to which packing the first operand never pays: two panels
+NARROW = 32
 #: the edge from which on packing pays, on a CPU where the first operand lies well
 _PACKED_FROM = 288
 #: bytes that a core's own cache surely holds
