@@ -9,7 +9,7 @@ from veloflow.devices import Program, Window
 from veloflow.devices.benchmark import SmallStep
 from veloflow.devices.expressions import element, index, scalar, tanh, where
 from veloflow.devices.opencl.grouping import grouped
-from veloflow.devices.opencl.pending import _OFTEN
+from veloflow.devices.opencl.pending import _OFTEN, _SELDOM
 
 pytestmark = pytest.mark.opencl
 
@@ -107,6 +107,21 @@ def test_a_sequence_that_comes_again_is_few_launches_with_the_same_bits(opened):
     step(99)
     assert len(launches) <= 2  # those that stay alone; the merged ones have their own way
     assert plan is not None
+
+
+@pytest.mark.parametrize(("apart", "plans"), [(_SELDOM + 4, 1), (_SELDOM // 2, 2)])
+def test_a_sequence_that_comes_seldom_is_not_worth_a_plan(opened, apart, plans):
+    """As the last minibatch of an epoch, after which somebody reads in another place."""
+    device = opened()
+    array = device.zeros((64,))
+    each = [
+        device.elementwise({"a": element("a") * factor + 1}, {"a": array}) for factor in (0.5, 0.25)
+    ]
+    for number in range((_OFTEN + 3) * apart):
+        for launch in each if number % apart else reversed(each):
+            launch()
+        device.synchronize()
+    assert len(device._engine._pending._plans) == plans
 
 
 def test_a_sequence_agrees_with_numpy(opened):

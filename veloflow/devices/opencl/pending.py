@@ -34,6 +34,9 @@ Given: TypeAlias = Mapping[str, float] | None
 
 #: how often a sequence must have come before it is made a plan: compiling takes a second
 _OFTEN = 12
+#: sequences for each time that it came: what comes more seldom, as the end of an epoch does, never
+#: gains what compiling costs
+_SELDOM = 16
 #: launches that are gathered at most, and sequences that are remembered
 _LONGEST, _REMEMBERED = 64, 64
 
@@ -109,7 +112,9 @@ class Pending:
         self._given: list[Given] = []
         #: what may still be running, the newest last: where buffers end, and the events
         self._running: dict[tuple[Bound, ...], tuple[Mapping[int, int], Sequence[Any]]] = {}
-        self._seen: OrderedDict[tuple[Bound, ...], int] = OrderedDict()
+        #: how often each sequence came, and since which of all sequences
+        self._seen: OrderedDict[tuple[Bound, ...], tuple[int, int]] = OrderedDict()
+        self._count = 0  #: of all sequences
         self._plans: OrderedDict[tuple[Bound, ...], Plan] = OrderedDict()
         self._last: set[Bound] = set()  #: with which plans end
         self._lock = threading.RLock()
@@ -140,6 +145,7 @@ class Pending:
         with self._lock:
             sequence, given = tuple(self._bound), self._given
             self._bound, self._given = [], []
+            self._count += 1
             plan = None if self._is_watched else self._plans.get(sequence)
             if plan is None and not self._is_watched and self._is_often(sequence):
                 self._remember(sequence, given)
@@ -184,10 +190,13 @@ class Pending:
         return None
 
     def _is_often(self, sequence: tuple[Bound, ...]) -> bool:
-        count = self._seen.pop(sequence, 0) + 1
+        count, since = self._seen.pop(sequence, (0, self._count))
+        count += 1
         if sum(len(bound.steps) for bound in sequence) == 1:
             return False
-        self._seen[sequence] = count
+        if self._count - since >= _SELDOM * count:
+            count, since = 1, self._count
+        self._seen[sequence] = count, since
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         return count >= _OFTEN
