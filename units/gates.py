@@ -665,10 +665,12 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _forward(program: Program, sizes: Sizes, shapes: _Shapes, make: _Make) -> Recurrence:
+    """Return steps from the first to the last; the sums of what enters are in the first array."""
     return Recurrence(
         _sized(program, sizes), _space(sizes), shapes, "states", "product", transpose_b=True,
         steps=[(step, sizes.scalars(step)) for step in range(sizes.steps)],
         outputs=("states",), small=lambda: make(_small(sizes)),
+        entering=next(iter(shapes)),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from veloflow.core import Input
-from veloflow.devices import Array
+from veloflow.devices import Array, Inputs
 from veloflow.devices.parameters import ALIGNMENT
 from veloflow.errors import DataError, ShapeError
 from veloflow.units.filling import Filling, Uniform
@@ -93,7 +93,7 @@ class Recurrent(Forward):
 
     @abstractmethod
     def bind_steps(self) -> Launch:
-        """Bind what makes all the states of ``inflow``, the biases and U."""
+        """Bind what makes all the states of ``entering``, the biases and U."""
 
     # -- the work -----------------------------------------------------------------------------
 
@@ -152,10 +152,6 @@ class Recurrent(Forward):
                 self.inward,
                 self.sequence,
             ),
-            device.gemm(
-                self.sequence, self.weights.value, self.flat(self.inflow),
-                transpose_b=True,
-            ),
             self.bind_steps(),
             self._bind_output(),
         ]  # fmt: skip
@@ -188,6 +184,13 @@ class Recurrent(Forward):
     def is_masked(self) -> bool:
         """Whether sequences may end early."""
         return self.has_input("minibatch_lengths")
+
+    @property
+    def entering(self) -> Inputs:
+        """What enters the steps."""
+        assert self.weights is not None
+        values = self.sequence.reshape(self.steps, self.rows, self.sequence.shape[1])
+        return Inputs(values, self.weights.value)
 
     @property
     def sizes(self) -> Sizes:

@@ -97,7 +97,7 @@ class RNN(Recurrent):
             "lengths": self.lengths,
         }
         steps = rnn_forward(self.sizes, self.nonlinearity)
-        return self.device.recurrence(steps, arrays, self.recurrent.value)
+        return self.device.recurrence(steps, arrays, self.recurrent.value, self.entering)
 
 
 @final
@@ -161,7 +161,8 @@ class LSTM(Recurrent):
             "states": self.states,
             "lengths": self.lengths,
         }
-        return self.device.recurrence(lstm_forward(self.sizes), arrays, self.recurrent.value)
+        steps = lstm_forward(self.sizes)
+        return self.device.recurrence(steps, arrays, self.recurrent.value, self.entering)
 
 
 @final
@@ -234,7 +235,8 @@ class GRU(Recurrent):
             "states": self.states,
             "lengths": self.lengths,
         }
-        return self.device.recurrence(gru_forward(self.sizes), arrays, self.recurrent.value)
+        steps = gru_forward(self.sizes)
+        return self.device.recurrence(steps, arrays, self.recurrent.value, self.entering)
 
 
 @final

@@ -11,7 +11,7 @@ import pytest
 from veloflow.devices import open_device
 from veloflow.devices.opencl.device import OpenCLDevice
 from veloflow.devices.opencl.platforms import open_hardware
-from veloflow.devices.recurrence import by_steps
+from veloflow.devices.recurrence import Inputs, by_steps
 from veloflow.errors import DeviceError, ShapeError
 from veloflow.units import gates
 
@@ -60,8 +60,14 @@ def begin(recurrence, dtype, rows):
 def results(device, recurrence, sizes, bind=None):
     arrays, weights = begin(recurrence, sizes.dtype, sizes.rows)
     placed = {name: device.asarray(values) for name, values in arrays.items()}
-    bind = bind or device.recurrence
-    launch = bind(recurrence, placed, device.asarray(weights))
+    bind, entering = bind or device.recurrence, None
+    if recurrence.entering is not None:
+        random = np.random.default_rng(5)
+        values = random.uniform(-1, 1, (sizes.steps, 64, 9))[:, : sizes.rows].astype(sizes.dtype)
+        columns = recurrence.shapes[recurrence.entering][-1]
+        enter = random.uniform(-1, 1, (columns, 9)).astype(sizes.dtype)
+        entering = Inputs(device.asarray(values), device.asarray(enter))
+    launch = bind(recurrence, placed, device.asarray(weights), entering)
     launch()
     return [np.array(placed[name].read()) for name in recurrence.outputs]
 
@@ -139,5 +145,8 @@ def test_arrays_of_other_shapes_are_refused(name, request):
     place = open_device("numpy") if name == "numpy" else request.getfixturevalue("device")
     recurrence = gates.lstm_forward(SIZES)
     arrays = {key: place.zeros(shape) for key, shape in recurrence.shapes.items()}
+    good = place.zeros((96, 24))
+    with pytest.raises(ShapeError, match="what enters 'lstm_forward' does not fit gates"):
+        place.recurrence(recurrence, arrays, good)
     with pytest.raises(ShapeError, match=r"lstm_forward.*weights of \(96, 24\)"):
         place.recurrence(recurrence, arrays, place.zeros((24, 96)))

@@ -2,7 +2,7 @@
 
 from veloflow.devices import expressions, random
 from veloflow.devices.base import Array, Device, DeviceInfo, Launch, Program, Space
-from veloflow.devices.recurrence import Recurrence
+from veloflow.devices.recurrence import Inputs, Recurrence
 from veloflow.devices.selection import (
     DeviceReport,
     choose_device,
@@ -18,6 +18,7 @@ __all__ = [
     "Device",
     "DeviceInfo",
     "DeviceReport",
+    "Inputs",
     "Launch",
     "Program",
     "Recurrence",

@@ -21,7 +21,7 @@ from veloflow.errors import DeviceError, ShapeError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from veloflow.devices.recurrence import Recurrence
+    from veloflow.devices.recurrence import Inputs, Recurrence
     from veloflow.devices.tracing import Observer
     from veloflow.devices.window import Window
 
@@ -380,7 +380,11 @@ class Device(ABC):
 
     @abstractmethod
     def recurrence(
-        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+        self,
+        recurrence: Recurrence,
+        arrays: Mapping[str, Array],
+        weights: Array,
+        inputs: Inputs | None = None,
     ) -> Launch:
         """Bind the steps of a recurrent layer, which wait for each other.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from veloflow.devices.expressions import Expression
-    from veloflow.devices.recurrence import Recurrence
+    from veloflow.devices.recurrence import Inputs, Recurrence
     from veloflow.devices.window import Window
 
 __all__ = ["NullDevice"]
@@ -144,7 +144,11 @@ class NullDevice(Device):
         return self._launch("program")
 
     def recurrence(
-        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+        self,
+        recurrence: Recurrence,
+        arrays: Mapping[str, Array],
+        weights: Array,
+        inputs: Inputs | None = None,
     ) -> Launch:
         return self._launch("recurrence")
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from veloflow.devices.numpy_plan import AnyArray, Call
-    from veloflow.devices.recurrence import Recurrence
+    from veloflow.devices.recurrence import Inputs, Recurrence
     from veloflow.devices.window import Window
 
 __all__ = ["NumpyDevice"]
@@ -301,10 +301,14 @@ class NumpyDevice(Device):
         return _program_launch(program, hosts)
 
     def recurrence(
-        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+        self,
+        recurrence: Recurrence,
+        arrays: Mapping[str, Array],
+        weights: Array,
+        inputs: Inputs | None = None,
     ) -> Launch:
-        check_recurrence(recurrence, arrays, weights)
-        return by_steps(self, recurrence, arrays, weights)
+        check_recurrence(recurrence, arrays, weights, inputs)
+        return by_steps(self, recurrence, arrays, weights, inputs)
 
     def synchronize(self) -> None:
         """Return at once: a launch is done when it returns."""

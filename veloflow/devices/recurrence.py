@@ -12,7 +12,7 @@ from veloflow.errors import ShapeError
 if TYPE_CHECKING:
     from veloflow.devices.base import Array, Device, Launch, Program
 
-__all__ = ["Recurrence", "by_steps", "check_recurrence"]
+__all__ = ["Inputs", "Recurrence", "by_steps", "check_recurrence"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class Recurrence:
         factor, product: which of them is multiplied, and which takes the product: the matrix of
             rows (rows, inner) at some place in ``factor``, times the weights.
         transpose_b: whether the weights are (columns, inner).
+        entering: the array (steps, rows, columns) whose step is, before the program runs, the
+            product of ``inputs`` (steps, rows, any number) with weights of their own (columns, any
+            number) transposed; None where nothing enters. Then work goes from the first step on.
         steps: in the order of work, the place in ``factor`` and the scalars of the program.
         outputs: the arrays that are wanted when all is done, for trials.
         small: returns a recurrence of the same kind that takes no time, for trials.
@@ -44,6 +47,7 @@ class Recurrence:
     steps: Sequence[tuple[int, Mapping[str, int]]]
     outputs: tuple[str, ...]
     small: Callable[[], Recurrence]
+    entering: str | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -58,7 +62,20 @@ class Recurrence:
         return (columns, inner) if self.transpose_b else (inner, columns)
 
 
-def check_recurrence(recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """What enters the steps: ``values`` (steps, rows, inputs) and ``weights`` (columns, inputs)."""
+
+    values: Array
+    weights: Array
+
+
+def check_recurrence(
+    recurrence: Recurrence,
+    arrays: Mapping[str, Array],
+    weights: Array,
+    inputs: Inputs | None,
+) -> None:
     """Look whether the arrays are those that a recurrence names.
 
     Raises:
@@ -70,15 +87,37 @@ def check_recurrence(recurrence: Recurrence, arrays: Mapping[str, Array], weight
             f"{recurrence.program.name!r} takes the arrays {dict(recurrence.shapes)} and weights "
             f"of {recurrence.weights_shape}, got {given} and {weights.shape}"
         )
+    name = recurrence.entering
+    found: tuple[int, ...] | None = None
+    if inputs is not None:
+        found = (*inputs.values.shape[:-1], inputs.weights.shape[0])
+    fits = inputs is None or inputs.values.shape[-1:] == inputs.weights.shape[1:]
+    if found != (None if name is None else recurrence.shapes[name]) or not fits:
+        raise ShapeError(
+            f"what enters {recurrence.program.name!r} does not fit {name or 'nothing'}"
+        )
+
+
+def _flat(array: Array) -> Array:
+    """Return all steps as one matrix."""
+    steps, rows, columns = array.shape
+    return array.reshape(steps * rows, columns)
 
 
 def by_steps(
-    device: Device, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+    device: Device,
+    recurrence: Recurrence,
+    arrays: Mapping[str, Array],
+    weights: Array,
+    inputs: Inputs | None,
 ) -> Launch:
-    """Bind a recurrence as two launches a step."""
+    """Bind a recurrence as two launches a step, and a product for all that enters."""
     rows, _, inner = recurrence.sizes
     program = device.program(recurrence.program, arrays, recurrence.space)
     launches: list[Callable[[], None]] = []
+    if inputs is not None and recurrence.entering is not None:
+        values, sums = (_flat(one) for one in (inputs.values, arrays[recurrence.entering]))
+        launches.append(device.gemm(values, inputs.weights, sums, transpose_b=True))
     for number, (place, scalars) in enumerate(recurrence.steps):
         if number:
             factor = arrays[recurrence.factor]

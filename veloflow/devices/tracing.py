@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from veloflow.devices.base import Array, Device, DeviceInfo, Launch
 from veloflow.devices.expressions import elements_of
+from veloflow.devices.recurrence import Inputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +85,9 @@ def _moved(arguments: Mapping[str, Any]) -> tuple[list[Array], list[Array]]:
     elif "formula" in arguments:
         read_by_name = elements_of(arguments["formula"])
     for name, value in arguments.items():
-        if isinstance(value, Array):
+        if isinstance(value, Inputs):
+            reads += [value.values, value.weights]
+        elif isinstance(value, Array):
             is_output = name in ("out", "winners") or name.endswith("_gradient")
             (writes if is_output else reads).append(value)
         elif isinstance(value, Mapping) and name == "arrays":

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from veloflow.devices.expressions import Expression
     from veloflow.devices.opencl.tuning import Tuning
-    from veloflow.devices.recurrence import Recurrence
+    from veloflow.devices.recurrence import Inputs, Recurrence
     from veloflow.devices.tracing import Observer
     from veloflow.devices.window import Window
 
@@ -245,15 +245,19 @@ class OpenCLDevice(Device):
         return bind_program(self._engine, program, arrays, space)
 
     def recurrence(
-        self, recurrence: Recurrence, arrays: Mapping[str, Array], weights: Array
+        self,
+        recurrence: Recurrence,
+        arrays: Mapping[str, Array],
+        weights: Array,
+        inputs: Inputs | None = None,
     ) -> Launch:
         """Bind steps that wait for each other: as one launch on a processor."""
-        check_recurrence(recurrence, arrays, weights)
+        check_recurrence(recurrence, arrays, weights, inputs)
         launch = None
         if self._engine.hardware.is_cpu and not self.precision_level:
             table = self.asarray(steps_table(recurrence))
-            launch = bind_recurrence(self._engine, recurrence, arrays, weights, table)
-        return launch or by_steps(self, recurrence, arrays, weights)
+            launch = bind_recurrence(self._engine, recurrence, arrays, weights, table, inputs)
+        return launch or by_steps(self, recurrence, arrays, weights, inputs)
 
     def synchronize(self) -> None:
         """Wait for all launches."""

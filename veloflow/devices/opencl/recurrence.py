@@ -16,6 +16,7 @@ from veloflow.devices.opencl.judge import samples, trial_of
 from veloflow.devices.opencl.merging import as_function
 from veloflow.devices.opencl.program import types_of
 from veloflow.devices.opencl.recipes import ArrayArgument, Call, Recipe, Trial, kernel_source
+from veloflow.devices.recurrence import Inputs
 
 if TYPE_CHECKING:
     from veloflow.devices.base import Array, Device, Launch
@@ -30,8 +31,11 @@ __all__ = ["recurrence", "steps_table"]
 _WIDE, _TALL = 2, (6, 5, 4)
 #: work-items for each core: the driver gives another one to whichever core is ready first
 _ITEMS = 5
+#: numbers in a row that enters, in trials
+_FEW = 3
 #: names of what is no array of the program
 _WEIGHTS, _STEPS, _PANELS = "weights of steps", "steps", "weight_panels"
+_INPUTS, _INPUT_WEIGHTS, _INPUT_PANELS = "inputs", "weights of inputs", "input_panels"
 
 
 def steps_table(steps: Recurrence) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
@@ -42,7 +46,12 @@ def steps_table(steps: Recurrence) -> np.ndarray[tuple[int, int], np.dtype[np.in
 
 
 def recurrence(
-    engine: Engine, steps: Recurrence, arrays: Mapping[str, Array], weights: Array, table: Array
+    engine: Engine,
+    steps: Recurrence,
+    arrays: Mapping[str, Array],
+    weights: Array,
+    table: Array,
+    inputs: Inputs | None,
 ) -> Launch | None:
     """Bind all steps as one launch; None where no kernel does it.
 
@@ -59,21 +68,32 @@ def recurrence(
             small = steps.small()
             kinds = {name: array.dtype for name, array in arrays.items()}
             shapes = {name: (shape, kinds[name]) for name, shape in small.shapes.items()}
-            given = samples({**shapes, _WEIGHTS: (small.weights_shape, real)})
-            calls, scratch = _calls(engine, numbers, small, tall)
+            wanted = {**shapes, _WEIGHTS: (small.weights_shape, real)}
+            if small.entering is not None:
+                *rows, columns = small.shapes[small.entering]
+                wanted[_INPUTS] = ((*rows, _FEW), real)
+                wanted[_INPUT_WEIGHTS] = ((columns, _FEW), real)
+            given = samples(wanted)
+            calls, scratch = _calls(engine, numbers, small, tall, _FEW)
             spare: dict[str, np.ndarray[Any, Any]] = {_STEPS: steps_table(small)}
             spare |= {name: np.zeros(size, np.uint8) for name, size in scratch.items()}
 
             def twin(host: Device, twins: Mapping[str, Array]) -> Launch:
-                own = {name: array for name, array in twins.items() if name != _WEIGHTS}
-                return host.recurrence(small, own, twins[_WEIGHTS])
+                own = {name: twins[name] for name in small.shapes}
+                entering = None
+                if small.entering is not None:
+                    entering = Inputs(twins[_INPUTS], twins[_INPUT_WEIGHTS])
+                return host.recurrence(small, own, twins[_WEIGHTS], entering)
 
             return trial_of(twin, calls, given, small.outputs, scratch=spare)
 
-        calls, scratch = _calls(engine, numbers, steps, tall)
+        width = 0 if inputs is None else inputs.values.shape[-1]
+        calls, scratch = _calls(engine, numbers, steps, tall, width)
         return Variant([(recipe, ["pack_weights", "recurrence"], trial)], calls, scratch)
 
     everything = {**arrays, _WEIGHTS: weights, _STEPS: table}
+    if inputs is not None:
+        everything |= {_INPUTS: inputs.values, _INPUT_WEIGHTS: inputs.weights}
     return engine.attempt([variant], everything, list(arrays))
 
 
@@ -83,28 +103,41 @@ def _tall(rows: int, compute_units: int) -> int:
 
 
 def _calls(
-    engine: Engine, numbers: Numbers, steps: Recurrence, tall: int
+    engine: Engine, numbers: Numbers, steps: Recurrence, tall: int, width: int
 ) -> tuple[list[Call], dict[str, int]]:
-    """Return the launches, and the bytes of the memory that only they use."""
+    """Return the launches, and the bytes of the memory that only they use.
+
+    ``width`` is the length of the rows that enter.
+    """
     rows, columns, inner = steps.sizes
-    width = _WIDE * numbers.lanes
-    across = -(-columns // width)
-    panels = ArrayArgument(_PANELS)
+    scratch: dict[str, int] = {}
+
+    def pack(weights: str, panels: str, columns: int, inner: int, strides: tuple[int, int]) -> Call:
+        panel = _WIDE * numbers.lanes
+        across = -(-columns // panel)
+        scratch[panels] = (across * panel * inner + 64) * numbers.dtype.itemsize
+        names = (ArrayArgument(weights), ArrayArgument(panels))
+        sizes = tuple(np.int64(number) for number in (columns, inner, *strides))
+        return Call("pack_weights", (*names, *sizes), *engine.spread(across, 1))
+
     strides = (1, inner) if steps.transpose_b else (columns, 1)
-    sizes = tuple(np.int64(number) for number in (columns, inner, *strides))
-    size, local = engine.spread(across, 1)
-    pack = Call("pack_weights", (ArrayArgument(_WEIGHTS), panels, *sizes), size, local)
+    calls = [pack(_WEIGHTS, _PANELS, columns, inner, strides)]
+    entering, entering_columns = (_PANELS, _STEPS, steps.product), 0  # none of them is looked at
+    if steps.entering is not None:
+        entering_columns = steps.shapes[steps.entering][-1]
+        calls.append(pack(_INPUT_WEIGHTS, _INPUT_PANELS, entering_columns, width, (1, width)))
+        entering = (_INPUT_PANELS, _INPUTS, steps.entering)
+    sizes = (len(steps.steps), rows, columns, inner, width, entering_columns)
     arguments: tuple[Argument, ...] = (
-        panels,
-        *(ArrayArgument(name) for name in (_STEPS, steps.factor, steps.product)),
-        *(np.int64(number) for number in (len(steps.steps), rows, columns, inner)),
+        *(ArrayArgument(name) for name in (_PANELS, _STEPS, steps.factor, steps.product)),
+        *(ArrayArgument(name) for name in entering),
+        *(np.int64(number) for number in sizes),
         np.int32(steps.space[1]),
         *(ArrayArgument(name) for name in steps.program.arrays),
     )
     items = min(_ITEMS * engine.hardware.compute_units, -(-rows // tall))
-    run = Call("recurrence", arguments, (items,), (1,), is_alone=True)
-    scratch = {_PANELS: (across * width * inner + 64) * numbers.dtype.itemsize}
-    return [pack, run], scratch
+    calls.append(Call("recurrence", arguments, (items,), (1,), is_alone=True))
+    return calls, scratch
 
 
 def _source(engine: Engine, numbers: Numbers, steps: Recurrence, tall: int) -> str:

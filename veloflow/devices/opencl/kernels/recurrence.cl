@@ -51,16 +51,22 @@ static void multiply(global const real *a, global const real *panels, global rea
     }
 }
 
-// A line of `steps` has the place of the factor and the scalars of the program.
+// What enters a step is multiplied there too, into `entering`, so that no cache has lost it when it is
+// read. A line of `steps` has the place of the factor and the scalars of the program.
 kernel void recurrence(global const real *panels, global const int *steps, global const real *factor,
-                       global real *product, const long count, const long rows,
-                       const long columns, const long inner, const int across ARRAYS)
+                       global real *product, global const real *input_panels,
+                       global const real *inputs, global real *entering, const long count,
+                       const long rows, const long columns, const long inner, const long width,
+                       const long entering_columns, const int across ARRAYS)
 {
     const long tiles = (rows + TALL - 1) / TALL;
     const long from = get_global_id(0) * PER_ITEM(tiles) * TALL;
     const long to = min(rows, from + PER_ITEM(tiles) * TALL);
     for (long n = 0; n < count; ++n) {
         global const int *step = steps + n * NUMBERS;
+        if (entering_columns)
+            multiply(inputs + n * rows * width, input_panels,
+                     entering + n * rows * entering_columns, from, to, entering_columns, width);
         if (n)
             multiply(factor + step[0] * rows * inner, panels, product, from, to, columns, inner);
         for (int row = from; row < to; ++row)
