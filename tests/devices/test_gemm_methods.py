@@ -148,8 +148,6 @@ def test_on_a_cpu_small_products_take_the_direct_kernel_and_large_ones_are_packe
     scattered = choose(choices, 200, blas=True, scattered=1 << 20)
     assert isinstance(scattered[0], Packed)
     assert any(isinstance(one, Direct) for one in scattered), "the others stand by"
-    narrow = choose(choices, 342, blas=True, scattered=1 << 20, is_narrow=True)
-    assert isinstance(narrow[0], Direct), "nothing is gained by packing for two panels"
 
 
 def test_the_blas_is_taken_where_it_was_tuned_and_can_be():

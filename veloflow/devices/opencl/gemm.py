@@ -15,7 +15,7 @@ from veloflow.devices.opencl.elementwise import elementwise
 from veloflow.devices.opencl.launches import nothing
 from veloflow.devices.opencl.products import Problem, variant_of
 from veloflow.devices.opencl.row_products import fits, row_products
-from veloflow.devices.opencl.tiles import NARROW, Blas, choose, size_of
+from veloflow.devices.opencl.tiles import Blas, choose, size_of
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ def gemm(
     size = size_of(facts, problem.rows, problem.columns, problem.inner, problem.matrices)
     scattered = problem.rows * problem.inner * problem.dtype.itemsize if transpose_a else 0
     can_blas = facts.is_cpu and not stacked
-    methods = choose(
-        engine.tuning.gemm, size, blas=can_blas, scattered=scattered,
-        is_narrow=problem.columns <= NARROW,
-    )  # fmt: skip
+    methods = choose(engine.tuning.gemm, size, blas=can_blas, scattered=scattered)
     if isinstance(methods[0], Blas):
         return _by_blas(engine, problem, a, b, out, bias)
     is_plain = not (transpose_a or stacked) and (alpha, beta) == (1.0, 0.0)

@@ -14,7 +14,6 @@ from typing import TypeAlias
 import msgspec
 
 __all__ = [
-    "NARROW",
     "Blas",
     "Choice",
     "Direct",
@@ -148,14 +147,7 @@ def size_of(facts: Facts, rows: int, columns: int, inner: int, stack: int) -> in
     return math.isqrt(rows * columns * stack)
 
 
-def choose(
-    choices: Sequence[Choice],
-    size: int,
-    *,
-    blas: bool,
-    scattered: int = 0,
-    is_narrow: bool = False,
-) -> list[Method]:
+def choose(choices: Sequence[Choice], size: int, *, blas: bool, scattered: int = 0) -> list[Method]:
     """Return the methods for a size, the one to take first, the others should it fail.
 
     Args:
@@ -165,8 +157,6 @@ def choose(
         scattered: the bytes of the first operand where its rows are not contiguous. The direct
             kernel is slow where they leave the cache (0.60 of OpenBLAS, packed 0.83, at
             128 x 3136 x 100).
-        is_narrow: whether there are so few columns that to pack the first operand takes longer than
-            to read it where it lies (512 x 2800 x 28, transposed: 1,000 us packed, 710 direct).
     """
     able = [one for one in choices if blas or not isinstance(one.method, Blas)]
     taken = [one.method for one in able if one.from_size <= size]
@@ -174,8 +164,6 @@ def choose(
     methods = taken[::-1] + rest
     if scattered > _CACHED and isinstance(methods[0], Direct):
         methods.sort(key=lambda method: not isinstance(method, Packed))
-    if is_narrow and isinstance(methods[0], Packed):
-        methods.sort(key=lambda method: not isinstance(method, Direct))
     return methods
 
 
@@ -221,8 +209,6 @@ def default_choices(facts: Facts) -> tuple[Choice, ...]:
     )
 
 
-#: columns up to which packing the first operand never pays: two panels
-NARROW = 32
 #: the edge from which on packing pays, on a CPU where the first operand lies well
 _PACKED_FROM = 288
 #: bytes that a core's own cache surely holds
