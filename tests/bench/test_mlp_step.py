@@ -91,10 +91,6 @@ def _contestants(stack, vendors):
         try:
             contestant = make()
             _timed(contestant, 100)
-            if isinstance(contestant, peers.Veloflow):
-                # the launches at the end of a class are made a plan, and compiled, at its twelfth
-                for _ in range(14):
-                    _timed(contestant, 100)
         except Exception as error:  # whatever another program lacks here, it does not take part
             print(f"\nleft out: {type(error).__name__}: {str(error).splitlines()[:1]}")
             continue
