@@ -77,7 +77,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         normalization: str = "standard",
         random_state: int | np.random.RandomState | None = None,
         device: str = "numpy",
-        dtype: Literal["float32", "float64"] = "float32",
+        dtype: Literal["float32", "float64"] | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -175,6 +175,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
             normalizer.analyze(x, weights)
             self.normalizer_state_ = normalizer.state()
             self.n_iter_, self.loss_curve_ = 0, []
+            self.dtype_ = self.dtype or ("float32" if x.dtype == np.float32 else "float64")
         normalizer = normalizer_of(self.normalization)
         normalizer.restore(self.normalizer_state_)
         holds_out = bool(self.early_stopping) and not goes_on and len(x) > 1
@@ -183,7 +184,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         )
         # another order of the samples, and other neurons dropped, in each call of partial_fit
         seed = self.seed_ + self.n_iter_
-        with prepare(build, device=self.device, seed=seed, dtype=self.dtype) as session:
+        with prepare(build, device=self.device, seed=seed, dtype=self.dtype_) as session:
             if goes_on:
                 session.parameters.load(self.parameters_)
             best = _Best(session) if holds_out else None
@@ -218,7 +219,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
         checkpoint = Checkpoint(
             workflow=type(self).__name__,
             options={},
-            settings={"seed": self.seed_, "dtype": self.dtype},
+            settings={"seed": self.seed_, "dtype": self.dtype_},
             flow={},
             units={path: dict(state) for path, state in self.unit_states_.items()},
             parameters=self.parameters_,
@@ -241,7 +242,7 @@ class _Network(BaseEstimator):  # type: ignore[misc] # scikit-learn has no types
             return graph.run(x).astype(np.float64)
 
     def export_onnx(self, path: str | Path) -> Path:
-        """Write the fitted network as an ONNX file, from raw features to outputs.
+        """Write the fitted network as an ONNX file, from raw features of ``dtype_`` to outputs.
 
         A regressor's outputs are the standardized targets, (y - target_mean_) / target_scale_.
 
@@ -315,12 +316,14 @@ class VeloflowClassifier(ClassifierMixin, _Network):  # type: ignore[misc]
             :mod:`veloflow.units.normalization`; learned from the first samples seen.
         random_state: seed of all random numbers.
         device: "numpy", "opencl" or "auto".
-        dtype: of parameters and activations.
+        dtype: of parameters and activations; None for that of the features, float32 or float64, as
+            scikit-learn's own networks take it (integers become float64).
 
     Attributes:
         classes_: the labels, sorted.
         n_iter_: epochs trained.
         loss_curve_: mean loss of each epoch.
+        dtype_: of parameters and activations.
         parameters_: parameters and solver state by name.
     """
 

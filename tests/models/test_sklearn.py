@@ -18,13 +18,25 @@ from veloflow.sklearn import VeloflowClassifier, VeloflowRegressor
 @pytest.mark.slow
 @parametrize_with_checks(
     [
-        # float64, for a check compares weights with repeated samples to a relative 1e-7
-        kind(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01, dtype="float64")
+        kind(hidden_layer_sizes=(10,), max_epochs=30, learning_rate=0.01)
         for kind in (VeloflowClassifier, VeloflowRegressor)
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(("given", "dtype", "expected"), [
+    (np.float32, None, "float32"), (np.float64, None, "float64"), (np.int64, None, "float64"),
+    (np.float64, "float32", "float32"),
+])  # fmt: skip
+def test_parameters_have_the_dtype_of_the_features(given, dtype, expected):
+    x = np.arange(40).reshape(20, 2).astype(given)
+    model = VeloflowClassifier((3,), max_epochs=2, dtype=dtype).fit(x, np.arange(20) % 2)
+    assert model.dtype_ == expected
+    assert {one.dtype.name for name, one in model.parameters_.items() if "weights" in name} == {
+        expected
+    }
 
 
 def test_digits_in_a_pipeline_with_a_grid():
@@ -94,13 +106,15 @@ def test_regression_on_real_data_beats_a_straight_line_by_nothing_less():
     assert two.predict(x).shape == (len(x), 2)
 
 
-def test_export_gives_the_same_probabilities(tmp_path):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_export_gives_the_same_probabilities(dtype, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     x, y = load_wine(return_X_y=True)
+    x = x.astype(dtype)
     model = VeloflowClassifier((8,), dropout=0.2, max_epochs=5, random_state=0).fit(x, y)
     session = runtime.InferenceSession(model.export_onnx(tmp_path / "wine.onnx"))
-    (found,) = session.run(None, {"input": x.astype(np.float32)})
+    (found,) = session.run(None, {"input": x})
     np.testing.assert_allclose(found, model.predict_proba(x), atol=1e-5)
 
 
