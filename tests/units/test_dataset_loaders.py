@@ -178,7 +178,7 @@ def test_texts_of_a_folder_are_read_for_predictions(tmp_path):
     [
         (lambda path: path.write_text("text,kind\na,b\n"), "has no column 'label'"),
         (lambda path: path.write_text("text,label\n,b\n"), "has no text in row 1"),
-        (lambda path: path.write_text("text,label\na,b,c\n"), "cannot be read"),
+        (lambda path: path.write_text("text,label\na,b,c\n"), "row 1 has 3 fields"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, make, message):
