@@ -288,28 +288,25 @@ class GDRecurrent(GradientUnit):
         return self.device.copy(self.err_output, target)
 
     def _bind_gradients(self) -> list[Launch]:
-        forward, device = self.forward, self.device
+        forward, flat = self.forward, self.forward.flat
         assert forward.weights is not None
         assert forward.bias is not None
-        deltas = forward.flat(self.deltas)
-        first = min(1, forward.steps - 1)  # the state before the first step is 0
-        launches = [
-            device.gemm(
-                forward.flat(self.recurrent_deltas, first),
-                forward.flat(forward.states, first, forward.steps),
-                forward.recurrent.gradient,
-                transpose_a=True,
-            ),
-            device.gemm(deltas, forward.sequence, forward.weights.gradient, transpose_a=True),
-        ]
-        sums = [(forward.bias, deltas)]
+        before = flat(forward.states, 0, forward.steps)
+        entered: list[tuple[Array | None, Parameter]] = [
+            (forward.sequence, forward.weights), (None, forward.bias),
+        ]  # fmt: skip
+        fed_back: list[tuple[Array | None, Parameter]] = [(before, forward.recurrent)]
         if forward.recurrent_bias is not None:
-            sums.append((forward.recurrent_bias, forward.flat(self.recurrent_deltas)))
-        for bias, matrix in sums:  # a sum over rows: the product with a row of ones
-            ones = device.asarray(np.ones((1, len(matrix))), matrix.dtype)
-            gradient = bias.gradient.reshape(1, bias.gradient.size)
-            launches.append(device.gemm(ones, matrix, gradient))
-        return launches
+            fed_back.append((None, forward.recurrent_bias))
+        groups = [(self.deltas, entered), (self.recurrent_deltas, fed_back)]
+        if self.recurrent_deltas is self.deltas:
+            groups = [(self.deltas, fed_back + entered)]
+        return [
+            self.device.joint_products(
+                flat(deltas), [one for one, _ in pairs], [one.gradient for _, one in pairs]
+            )
+            for deltas, pairs in groups
+        ]
 
     def _bind_err_input(self) -> list[Launch]:
         forward = self.forward

@@ -276,6 +276,19 @@ class Device(ABC):
         """
 
     @abstractmethod
+    def joint_products(
+        self, a: Array, factors: Sequence[Array | None], outs: Sequence[Array]
+    ) -> Launch:
+        """Bind ``out = transposed a @ factor`` for each factor and its ``out``.
+
+        ``a`` and the factors are matrices with as many rows each. Where a factor is None, ``out``
+        are the sums of the columns of ``a``.
+
+        Raises:
+            ShapeError: the shapes do not fit.
+        """
+
+    @abstractmethod
     def convolution(
         self,
         x: Array,

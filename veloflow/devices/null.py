@@ -31,8 +31,9 @@ class _NoMemory:
 class NullDevice(Device):
     """Keeps shapes only, reads zeros, and counts in ``launches`` what was launched, by operation.
 
-    Attributes: ``launches`` (a Counter of "gemm", "convolution", "convolution_gradient",
-    "elementwise", "reduce", "softmax", "gather", "uniform", "program" and "recurrence").
+    Attributes: ``launches`` (a Counter of "gemm", "joint_products", "convolution",
+    "convolution_gradient", "elementwise", "reduce", "softmax", "gather", "uniform", "program" and
+    "recurrence").
     """
 
     name = "null"
@@ -83,6 +84,11 @@ class NullDevice(Device):
         stacked: bool = False,
     ) -> Launch:
         return self._launch("gemm")
+
+    def joint_products(
+        self, a: Array, factors: Sequence[Array | None], outs: Sequence[Array]
+    ) -> Launch:
+        return self._launch("joint_products")
 
     def convolution(
         self,

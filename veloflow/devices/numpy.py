@@ -28,6 +28,7 @@ from veloflow.devices.base import (
 )
 from veloflow.devices.copying import copy_into
 from veloflow.devices.expressions import Expression, Index, element, elements_of, walk
+from veloflow.devices.joint_products import check_joint_products, one_by_one
 from veloflow.devices.numpy_blocks import RowBlocks
 from veloflow.devices.numpy_convolution import Convolution, Gradient, check_convolution
 from veloflow.devices.numpy_lowering import substitute
@@ -153,6 +154,12 @@ class NumpyDevice(Device):
         space = Space(len(target), target.shape[1], cast("dict[str, Any]", layouts))
         plan = Plan([formula], leaves, space, target.dtype, [target])
         return launch_of(calls + plan.calls(), plan.scalars)
+
+    def joint_products(
+        self, a: Array, factors: Sequence[Array | None], outs: Sequence[Array]
+    ) -> Launch:
+        check_joint_products(a, factors, outs)
+        return one_by_one(self, a, factors, outs)
 
     def convolution(
         self,

@@ -87,6 +87,8 @@ def _moved(arguments: Mapping[str, Any]) -> tuple[list[Array], list[Array]]:
     for name, value in arguments.items():
         if isinstance(value, Inputs):
             reads += [value.values, value.weights]
+        elif name in ("factors", "outs"):
+            (writes if name == "outs" else reads).extend(one for one in value if one is not None)
         elif isinstance(value, Array):
             is_output = name in ("out", "winners") or name.endswith("_gradient")
             (writes if is_output else reads).append(value)

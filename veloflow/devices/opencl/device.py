@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from veloflow.devices.base import Array, Device, DeviceInfo, Launch, Program
+from veloflow.devices.joint_products import check_joint_products, one_by_one
 from veloflow.devices.opencl.convolution import convolution, convolution_gradient
 from veloflow.devices.opencl.elementwise import elementwise
 from veloflow.devices.opencl.engine import Engine
 from veloflow.devices.opencl.gather import gather
 from veloflow.devices.opencl.gemm import gemm
+from veloflow.devices.opencl.joint_products import joint_products as bind_joint_products
 from veloflow.devices.opencl.platforms import Hardware, devices_by_name, open_hardware
 from veloflow.devices.opencl.program import program as bind_program
 from veloflow.devices.opencl.recurrence import recurrence as bind_recurrence
@@ -162,6 +164,16 @@ class OpenCLDevice(Device):
             self._engine, a, b, out, transpose_a=transpose_a, transpose_b=transpose_b,
             alpha=alpha, beta=beta, bias=bias, activation=activation, stacked=stacked,
         )  # fmt: skip
+
+    def joint_products(
+        self, a: Array, factors: Sequence[Array | None], outs: Sequence[Array]
+    ) -> Launch:
+        """Bind products of one matrix, transposed: as one product on a processor."""
+        check_joint_products(a, factors, outs)
+        launch = None
+        if self._engine.hardware.is_cpu and not self.precision_level and a.size:
+            launch = bind_joint_products(self._engine, a, factors, outs)
+        return launch or one_by_one(self, a, factors, outs)
 
     def convolution(
         self,
