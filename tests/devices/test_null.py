@@ -57,6 +57,7 @@ def test_every_launch_is_counted(device):
         "gather": device.gather(x, x, x),
         "uniform": device.uniform(x, (1, 2)),
         "program": device.program(program, {}, (1,)),
+        "joint_products": device.joint_products(x, [x, None], [x, x]),
     }
     assert not device.launches  # binding is not launching
     for times, launch in enumerate(launches.values(), start=1):
