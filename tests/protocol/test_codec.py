@@ -11,8 +11,15 @@ import pytest
 from fuzz_frames import ARRAYS, FROM_MASTER, FROM_SLAVE, HEADERS, LEASE, damaged
 
 from veloflow.errors import WireError
-from veloflow.protocol.codec import Limits, decode_from_master, decode_from_slave, encode
+from veloflow.protocol.codec import (
+    Limits,
+    decode_from_master,
+    decode_from_slave,
+    decode_with,
+    encode,
+)
 from veloflow.protocol.messages import FrameHeader, Update
+from veloflow.protocol.peers import Enroll, Parcel, peer_decoder
 
 MANY = int(os.environ.get("VELOFLOW_FUZZ", "1000000"))
 
@@ -36,7 +43,7 @@ def update(*headers: FrameHeader):
 @pytest.mark.parametrize(
     ("frames", "word"),
     [
-        ([], "empty"),
+        ([], "^an empty message$"),
         ([b""], "no message"),
         ([encode(Update(LEASE, {}, HEADERS, 0.1))], "announced"),
         ([update(HEADERS[0]), ARRAYS[0], ARRAYS[1]], "announced"),
@@ -108,3 +115,27 @@ def test_what_is_as_long_as_the_limit_is_taken():
 def test_the_arrays_are_counted():
     with pytest.raises(WireError, match=r"^2 arrays came, and 1 were announced$"):
         decode_from_slave([update(HEADERS[0]), ARRAYS[0], ARRAYS[1]])
+
+
+PARCEL = Parcel("secret", 1, 0, 1, 0, "sum", 0, 2, 0, HEADERS[:1])
+
+
+def test_other_conversations_keep_to_the_same_rules():
+    frames = [encode(PARCEL), ARRAYS[0]]
+    assert decode_with(peer_decoder(), frames) == (PARCEL, frames[1:])
+    enroll = Enroll("secret", 1, 0, 6, "<f4", ("a", "b"), 1)
+    assert decode_with(peer_decoder(), [encode(enroll)]) == (enroll, [])
+
+
+@pytest.mark.parametrize(
+    ("frames", "limits", "word"),
+    [
+        ([], Limits(), "^an empty message$"),
+        ([encode(PARCEL)], Limits(), "^0 arrays came, and 1 were announced$"),
+        ([encode(PARCEL), ARRAYS[0]], Limits(message=10), "more than 10$"),
+        ([encode(PARCEL), ARRAYS[0]], Limits(arrays=10), "of arrays, more than 10$"),
+    ],
+)
+def test_what_breaks_the_rules_of_another_conversation_is_refused(frames, limits, word):
+    with pytest.raises(WireError, match=word):
+        decode_with(peer_decoder(), frames, limits)

@@ -19,10 +19,18 @@ def answered(count):
     return deaths
 
 
-@pytest.mark.parametrize(("answers", "needed"), [(0, 8), (100, 4), (1000, 3), (10**6, 3)])
+@pytest.mark.parametrize(("answers", "needed"), [(0, 8), (1, 7), (100, 4), (1000, 3), (10**6, 3)])
 def test_the_calmer_the_run_the_fewer_deaths_are_enough(answers, needed):
     deaths = answered(answers)
     assert [deaths.died(7) for _ in range(needed)] == [0] * (needed - 1) + [needed]
+
+
+@pytest.mark.parametrize(("elsewhere", "needed"), [(0, 4), (1, 5), (2, 6), (3, 6), (5, 7)])
+def test_the_more_slaves_die_elsewhere_the_more_deaths_are_needed(elsewhere, needed):
+    deaths = answered(50)
+    for number in range(elsewhere):
+        deaths.died(number)
+    assert [deaths.died(99) for _ in range(needed)] == [0] * (needed - 1) + [needed]
 
 
 def test_a_piece_that_was_computed_in_the_end_begins_anew():

@@ -6,20 +6,28 @@ import random
 
 import pytest
 
+from tests.protocol.test_master import hello, pieces
 from veloflow.errors import OptionError
-from veloflow.protocol.elasticity import Bounds, Elasticity
+from veloflow.protocol.elasticity import Bounds, Elasticity, Scaling
+from veloflow.protocol.events import STAND_IN, Say, Want
+from veloflow.protocol.ledger import Ledger
+from veloflow.protocol.messages import LeaseId
+from veloflow.protocol.slaves import Crowd, Slave
 from veloflow.testing import FaultPlan, Simulation
 
 
 @pytest.mark.parametrize(
-    ("text", "least", "most"), [("3", 3, 3), (3, 3, 3), ("0", 0, 0), ("2:8", 2, 8), ("1:1", 1, 1)]
-)
+    ("text", "least", "most"), [("3", 3, 3), (3, 3, 3), ("0", 0, 0), ("2:8", 2, 8), ("1:1", 1, 1),
+     ("1:999999", 1, 999999)],
+)  # fmt: skip
 def test_bounds_are_read(text, least, most):
     assert Bounds.parse(text) == Bounds(least, most)
     assert Bounds.parse(text).is_elastic == (least < most)
 
 
-@pytest.mark.parametrize("text", ["", "x", "2:", ":2", "8:2", "0:4", "-1", "1:2:3", "1.5", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "2:", ":2", "8:2", "0:4", "-1", "1:2:3", "1.5", "²", "1000000", "1:1000000"]
+)
 def test_what_are_no_bounds_is_refused(text):
     with pytest.raises(OptionError, match="--slaves"):
         Bounds.parse(text)
@@ -103,6 +111,117 @@ def test_any_load_keeps_within_bounds_and_is_followed(seed):
         market.run(240, lambda now, need=need: need)
         assert market.machine.wanted == min(most, max(least, need))
     assert all(least <= wanted <= most for _, wanted in market.changes)
+
+
+def changes(machine, until, patience=1.0, **seen):
+    """Show the same to a machine every quarter of a second; return when it wanted what."""
+    looks = ((step / 4, machine.look(step / 4 * patience, **seen)) for step in range(4 * until))
+    return [(at, wanted) for at, wanted in looks if wanted is not None]
+
+
+@pytest.mark.parametrize("patience", [1.0, 2.0, 0.5])
+def test_one_knob_scales_all_waiting(patience):
+    machine = Elasticity(Bounds(1, 4), patience)
+    # 15 s for those that were asked for, 3 s to see what waits, and again
+    asked = changes(machine, 60, patience, behind=10, idle=0, present=0)
+    assert asked == [(18.0, 2), (36.0, 4)]
+
+    machine = Elasticity(Bounds(1, 4), patience)
+    assert changes(machine, 4, patience, behind=10, idle=0, present=1) == [(3.0, 2)]
+
+
+def test_who_was_idle_for_half_a_minute_goes():
+    machine = Elasticity(Bounds(1, 4), 2.0)
+    machine.look(0.0, behind=1, idle=0, present=1)
+    assert machine.look(6.0, behind=0, idle=0, present=1) == 2
+    for now in (6.25, 36.0, 65.75):
+        assert machine.look(now, behind=0, idle=1, present=2) is None
+    assert machine.deadline == 66.0
+    assert machine.look(66.0, behind=0, idle=1, present=2) == 1
+
+
+def test_half_a_piece_that_waits_is_worth_a_slave():
+    for until, wanted in ((1.5, 2), (1.25, None)):
+        machine = Elasticity(Bounds(1, 4))
+        machine.look(0.0, behind=1, idle=0, present=1)
+        machine.look(until, behind=0, idle=0, present=1)
+        assert machine.look(3.0, behind=0, idle=0, present=1) == wanted
+
+
+def test_no_more_come_than_pieces_wait():
+    machine = Elasticity(Bounds(4, 16))
+    assert changes(machine, 4, behind=1, idle=0, present=4) == [(3.0, 5)]
+
+
+def test_nothing_is_decided_where_all_are_here_and_at_work():
+    machine = Elasticity(Bounds(1, 2))
+    assert machine.deadline is None
+    assert changes(machine, 4, behind=9, idle=0, present=1) == [(3.0, 2)]
+    changes(machine, 8, behind=9, idle=0, present=2)
+    machine.look(20.0, behind=9, idle=0, present=2)
+    assert machine.deadline is None
+
+
+class Masters:
+    """The ledger and the crowd of a master, and what their sizes make it want."""
+
+    def __init__(self, bounds, waiting):
+        self.ledger, self.crowd = Ledger(), Crowd()
+        if waiting:
+            self.ledger.add(pieces(waiting).pieces)
+        self.scaling = Scaling(self.ledger, self.crowd, bounds, 1.0)
+
+    def joins(self, name, *, owes=False, client=None):
+        client = client or name.encode()
+        slave = Slave(name, client, hello(name), False, 1, 0.0, 0.0)
+        slave.owed = {LeaseId(0, 0): (0, 10)} if owes else {}
+        self.crowd.add(slave)
+
+
+@pytest.mark.parametrize("bounds", [None, Bounds(2, 2)])
+def test_a_fixed_number_of_slaves_is_left_alone(bounds):
+    master = Masters(bounds, 9)
+    for now in (0.0, 3.0, 30.0):
+        assert master.scaling.watch(now) == []
+        assert master.scaling.deadline is None
+
+
+def test_who_is_to_come_and_to_go_is_said_with_the_reason():
+    master = Masters(Bounds(1, 4), 2)
+    master.joins("a", owes=True)
+    assert master.scaling.watch(0.0) == []
+    assert master.scaling.deadline == 3.0
+    more = Say("info", "2 slaves are wanted, not 1: work waits")
+    assert master.scaling.watch(3.0) == [more, Want(2)]
+    master.joins("b")
+    master.crowd.remove(master.crowd.by_id["a"])
+    master.joins("c")
+    for number in (0, 1):
+        master.ledger.lease("c")
+        master.ledger.complete(LeaseId(number, 0), "c")
+        master.ledger.forget(number)
+    assert not len(master.ledger)
+    assert master.scaling.watch(4.0) == []
+    fewer = Say("info", "1 slaves are wanted, not 2: 1 had nothing to do for long")
+    assert master.scaling.watch(33.0) == [fewer, Want(1)]
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(0, []), (1, []), (2, [4]), (4, [6]), (5, [6])])
+def test_each_piece_without_a_slave_of_its_own_counts(count, wanted):
+    master = Masters(Bounds(3, 8), count)
+    master.joins("a", owes=True)
+    master.joins("b")
+    master.joins("c")
+    said = [one for now in (0.0, 3.0) for one in master.scaling.watch(now)]
+    assert [one.count for one in said if isinstance(one, Want)] == wanted
+
+
+def test_the_master_that_computes_itself_is_no_slave():
+    master = Masters(Bounds(1, 2), 9)
+    master.joins("a", client=STAND_IN)
+    for now in (0.0, 3.0, 15.0):
+        assert master.scaling.watch(now) == [], "the first one may still come"
+    assert master.scaling.watch(18.0)[-1] == Want(2)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -102,12 +102,12 @@ def test_a_broken_slave_is_seen():
     stage.gets(0, 1)
     stage.slave.begin()
     stage.slave._queue[LeaseId(0, 0)] = job(0)
-    with pytest.raises(AssertionError, match="a job computed waits too"):
+    with pytest.raises(AssertionError, match=r"^a job computed waits too"):
         stage.slave.validate()
     del stage.slave._queue[LeaseId(0, 0)]
     stage.slave.validate()
     stage.slave.state = SlaveState.DRAINING
-    with pytest.raises(AssertionError, match="it leaves and keeps jobs"):
+    with pytest.raises(AssertionError, match=r"^it leaves and keeps jobs"):
         stage.slave.validate()
 
 

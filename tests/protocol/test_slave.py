@@ -41,8 +41,8 @@ HELLO = Hello(PROTOCOL, "same", "n", "null", "cpu", "host", 1)
 class Stage:
     """A slave and a hand on the clock."""
 
-    def __init__(self, *, welcomed=True):
-        self.slave = Slave(HELLO)
+    def __init__(self, *, welcomed=True, patience=1.0):
+        self.slave = Slave(HELLO, patience=patience)
         self.now = 0.0
         self.first = self.slave.start(0.0)
         if welcomed:
@@ -70,23 +70,56 @@ def update(number):
     return Update(LeaseId(number, 0), {}, (), 0.1)
 
 
-def test_it_says_hello_again_and_again_and_more_slowly():
-    stage = Stage(welcomed=False)
+@pytest.mark.parametrize("patience", [1, 2])
+def test_it_says_hello_again_and_again_and_more_slowly(patience):
+    stage = Stage(welcomed=False, patience=patience)
     assert stage.first == [Tell(HELLO)]
     times = []
-    while stage.now < 100:
+    while stage.now < 100 * patience:
         stage.now = stage.slave.deadline
         if stage(Tick()) == [Tell(HELLO)]:
-            times.append(stage.now)
+            times.append(stage.now / patience)
     assert times == [1, 3, 7, 15, 31, 61, 91, 121]
 
 
-def test_it_gives_up_when_nobody_answers():
-    stage = Stage(welcomed=False)
-    actions = stage(Tick(), 600.0)
-    assert isinstance(actions[0], Exit)
-    assert actions[0].code == 1
+@pytest.mark.parametrize("patience", [1, 2])
+def test_it_gives_up_when_nobody_answers(patience):
+    stage = Stage(welcomed=False, patience=patience)
+    stage(Tick(), 599.0 * patience)
+    assert stage.slave.state is State.GREETING
+    actions = stage(Tick(), 600.0 * patience)
+    assert actions == [Exit(1, f"no word from the master for {600 * patience} s")]
     assert stage.slave.deadline is None
+
+
+def test_each_word_of_the_master_gives_it_time_again():
+    stage = Stage()
+    assert stage.slave.deadline == 600.0
+    assert stage.hears(Residual(), at=10.0) == []  # that is for the shell
+    assert stage.slave.deadline == 610.0
+
+
+def test_it_belongs_to_no_run_before_it_is_taken_in():
+    stage = Stage(welcomed=False)
+    assert (stage.slave.id, stage.slave.run, stage.slave.beat_every) == ("", "", 0.0)
+    assert stage.slave.handle(Said(Welcome("s1", "run", 0.25)), 1.0) == [
+        Say("info", "taken in as s1")
+    ]
+    assert (stage.slave.id, stage.slave.run, stage.slave.beat_every) == ("s1", "run", 0.25)
+
+
+def test_a_job_of_a_master_that_does_not_know_it_is_not_kept():
+    stage = Stage(welcomed=False)
+    stage.gets(0)
+    assert stage.hears(Cancel(LeaseId(0, 0))) == [], "there is nothing to give back"
+
+
+def test_the_next_hello_tells_what_has_changed_since():
+    stage = Stage()
+    stage.slave.memory, stage.slave.peer = "file", "tcp://host:1"
+    [tell] = stage.hears(Introduce(), at=1.0)
+    told = tell.message
+    assert (told.former, told.memory, told.peer) == ("s1", "file", "tcp://host:1")
 
 
 def test_jobs_are_computed_one_at_a_time_and_in_order():
@@ -134,7 +167,16 @@ def test_an_idle_slave_leaves_at_once():
     actions = Stage()(TermAsked())
     assert isinstance(actions[0].message, Bye)
     assert isinstance(actions[1], Exit)
-    assert isinstance(Stage(welcomed=False)(TermAsked())[0], Exit)
+    assert Stage(welcomed=False)(TermAsked("enough")) == [Exit(0, "enough")]
+
+
+def test_to_be_asked_to_leave_twice_is_to_be_asked_once():
+    stage = Stage()
+    stage.gets(0)
+    stage.slave.begin()
+    assert stage(TermAsked()) == []
+    assert stage(TermAsked()) == []
+    assert stage(Computed(update(0)))[-1] == Exit(0, "left in good order")
 
 
 def test_a_new_master_that_asks_is_told_and_old_work_is_forgotten():

@@ -103,11 +103,9 @@ class Slave:
         self._queue: dict[LeaseId, Job] = {}
         self._computing: LeaseId | None = None
         self._is_void = False  # what is computed is of a run that is over
-        self._answers: list[SlaveAction] = []  # held back until there is a welcome
         self._wait = _FIRST_WAIT * patience
         self._next_hello: float | None = None
         self._heard: float | None = None
-        self._is_paused = False
         self._welcomed = -math.inf
         self._handlers: dict[type[object], Callable[[Any, float], list[SlaveAction]]] = {
             Welcome: self._on_welcome,
@@ -188,11 +186,9 @@ class Slave:
             return []
         self._queue.clear()  # a master that welcomes anew has taken all leases back
         self._is_void = True
-        self._answers.clear()
         self.id, self.run, self.beat_every = welcome.slave, welcome.run, welcome.beat_every
         self._welcomed = now
         self._next_hello = None
-        self._wait = _FIRST_WAIT * self._patience
         self._move("Welcome")
         return [Say("info", f"taken in as {self.id}")]
 
