@@ -38,6 +38,7 @@ def test_a_piece_that_was_computed_in_the_end_begins_anew():
     deaths.died(7)
     deaths.died(7)
     deaths.settle(7)
+    deaths.settle(8)  # where nobody died
     assert deaths.died(7) == 0
 
 

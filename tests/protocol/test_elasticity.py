@@ -165,11 +165,11 @@ def test_nothing_is_decided_where_all_are_here_and_at_work():
 class Masters:
     """The ledger and the crowd of a master, and what their sizes make it want."""
 
-    def __init__(self, bounds, waiting):
+    def __init__(self, bounds, waiting, patience=1.0):
         self.ledger, self.crowd = Ledger(), Crowd()
         if waiting:
             self.ledger.add(pieces(waiting).pieces)
-        self.scaling = Scaling(self.ledger, self.crowd, bounds, 1.0)
+        self.scaling = Scaling(self.ledger, self.crowd, bounds, patience)
 
     def joins(self, name, *, owes=False, client=None):
         client = client or name.encode()
@@ -222,6 +222,13 @@ def test_the_master_that_computes_itself_is_no_slave():
     for now in (0.0, 3.0, 15.0):
         assert master.scaling.watch(now) == [], "the first one may still come"
     assert master.scaling.watch(18.0)[-1] == Want(2)
+
+
+def test_the_patience_of_a_run_is_that_of_its_scaling():
+    master = Masters(Bounds(1, 2), 9, patience=2.0)
+    master.joins("a", owes=True)
+    master.scaling.watch(0.0)
+    assert master.scaling.deadline == 6.0
 
 
 @pytest.mark.parametrize("seed", range(4))
