@@ -28,8 +28,9 @@ KILLED = {"killed", "timeout", "segfault", "caught by type check"}
 
 INTRODUCTION = """# Mutation testing of the protocol
 
-Written by `tox run -e mutation -- --write` (about half an hour on 2 cores): each mutant is one
-small change of `veloflow/protocol/`, and is killed if a test of `tests/protocol/` fails with it.
+Written by `tox run -e mutation -- --write` (for long): each mutant is one small change of
+`veloflow/protocol/`, and is killed if a test of `tests/protocol/` or of the machines of
+`tests/kvstore/` fails with it.
 
 **{killed} of {total} mutants are killed: {share:.1%}** (the goal is {goal:.0%}).
 The others are below, each as the line before and after. Most cannot be told from the original: a
