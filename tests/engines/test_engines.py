@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,22 @@ def test_dask(dask_client, local):
 def test_dask_by_address(dask_client, local):
     options = {"address": dask_client.scheduler.address}
     assert run_on("dask", engine_options=options, slaves=0).sha256 == local
+
+
+def test_slaves_that_the_command_has_dask_start_early(dask_client, local, tmp_path):
+    address = f"address={dask_client.scheduler.address}"
+    words = [sys.executable, "-P", "-m", "veloflow", "run", "digits_mlp", "--device", "numpy",
+             "--on", "dask", "--engine-option", address]  # fmt: skip
+    result = tmp_path / "result.json"
+    more = ["epochs=3", "--slaves", "2", "--result", str(result)]
+    subprocess.run([*words, *more], check=True, timeout=60)
+    assert msgspec.json.decode(result.read_bytes())["parameters_sha256"] == local
+    done = subprocess.run([*words, "hiden=3"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    until = time.monotonic() + 5  # its worker looks four times a second whether it is wanted
+    while children_running("veloflow slave") and time.monotonic() < until:
+        time.sleep(0.1)
+    assert children_running("veloflow slave") == []
 
 
 def test_dask_loses_a_worker(dask_client, local_long):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,24 @@ def run(
     if dry_run:
         _dry_run(workflow, options, settings)
         return
-    from veloflow.runtime.api import run as run_workflow
-    from veloflow.views.terminal import TerminalView
+    with ExitStack() as stack:
+        if settings["on"] and not (settings["keys"] or settings["undo_spoiled"]):
+            settings["on"] = stack.enter_context(_early(workflow, settings))
+        from veloflow.runtime.api import run as run_workflow
+        from veloflow.views.terminal import TerminalView
 
-    with TerminalView(as_json=as_json, quiet=quiet) as view:
+        view = stack.enter_context(TerminalView(as_json=as_json, quiet=quiet))
         view.finish(run_workflow(workflow, options=options, watch=view.watch, **settings))
+
+
+def _early(workflow: str, settings: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Have an engine that runs already start slaves, before what the master needs is imported."""
+    from veloflow.runtime.engine import started_early
+
+    names = ("on", "slaves", "listen", "advertise", "device", "patience")
+    return started_early(
+        workflow, options=settings["engine_options"], **{name: settings[name] for name in names}
+    )
 
 
 def _listing() -> str:

@@ -339,19 +339,24 @@ def prepare(
             if on is not None:
                 from veloflow.runtime.engine import Engine
 
-                engine = Engine(
-                    on,
-                    engine_options or {},
-                    bounds=bounds,
-                    listen=listen[0] if listen else "",
-                    advertise=advertise,
+                engine = (
+                    on
+                    if isinstance(on, Engine)
+                    else Engine(
+                        on,
+                        engine_options or {},
+                        bounds=bounds,
+                        listen=listen[0] if listen else "",
+                        advertise=advertise,
+                    )
                 )
                 stack.enter_context(closing(engine))
             wishes = ClusterSettings(
                 slaves=0 if engine else bounds.least,
                 bounds=bounds,
                 scale=engine.scale if engine else None,
-                listen=(engine.listen,) if engine else tuple(listen),
+                listen=tuple(engine.listener.addresses) if engine else tuple(listen),
+                others=engine.listener if engine else None,
                 device=device if isinstance(device, str) else device.name,
                 patience=patience,
                 audit=audit,
@@ -432,8 +437,8 @@ def _cluster(
 
         cluster = PeerCluster(wishes, ways, say=say, is_stopping=is_stopping)
     if engine is not None:
-        offer = engine.offer(cluster.addresses[1], device=wishes.device, patience=wishes.patience)
-        engine.start(offer, say)
+        engine.say_to(say)
+        engine.start(device=wishes.device, patience=wishes.patience)
         return cluster
     for address in cluster.addresses[1:]:
         say(f"slaves join with: veloflow slave {address}")

@@ -20,7 +20,7 @@ from veloflow.errors import DefinitionError, NotFoundError, VeloflowError, neare
 if TYPE_CHECKING:
     from veloflow.core import Workflow
 
-__all__ = ["Definition", "find_definition", "known_definitions"]
+__all__ = ["Definition", "find_definition", "is_known", "known_definitions"]
 
 _PACKAGE = "veloflow.workflows"
 _GROUP = "veloflow.workflows"
@@ -82,6 +82,14 @@ def known_definitions() -> list[str]:
 def _own_definitions() -> list[str]:
     package = importlib.import_module(_PACKAGE)
     return [module.name for module in pkgutil.iter_modules(package.__path__)]
+
+
+def is_known(name: str) -> bool:
+    """Return whether there is such a definition, without importing it: its file or its name."""
+    path = Path(name).resolve()
+    if path.suffix in (*_DOCUMENTS, ".py") or "/" in name:
+        return path.is_file()
+    return name in _own_definitions() or bool(entry_points(group=_GROUP, name=name))
 
 
 def find_definition(name: str) -> Definition:

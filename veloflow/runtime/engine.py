@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from veloflow.errors import EngineError, OptionError, VeloflowError
 from veloflow.protocol.elasticity import Bounds
-from veloflow.runtime.keys import ClientKeys, ServerKeys
+from veloflow.runtime.definition import is_known
+from veloflow.runtime.keys import ClientKeys, ServerKeys, check_address
 from veloflow.runtime.launchers.base import Launcher
 from veloflow.runtime.launchers.registry import launcher_of_handle, open_launcher
 from veloflow.runtime.offer import Offer
+from veloflow.runtime.transport.connections import ZmqListener
 
 if TYPE_CHECKING:
     import msgspec
 
-__all__ = ["Engine", "describe"]
+__all__ = ["Engine", "describe", "started_early"]
 
 #: how often a launcher looks after its slaves, in seconds
 _EVERY = 0.2
@@ -28,7 +31,8 @@ _GRACE = 3.0
 class Engine:
     """Slaves that an engine starts for a run.
 
-    It is connected when it is made, so that what is wrong is said before anything runs.
+    It is connected when it is made, so that what is wrong is said before anything runs, and it
+    listens from then on: slaves that come before the master is ready wait for its answer.
 
     Args:
         on: the name of an engine, the caller's own connection to one, or a launcher.
@@ -40,6 +44,7 @@ class Engine:
     Raises:
         NotFoundError, OptionError: there is no such engine or option.
         EngineError: the engine is not installed, or does not answer.
+        InputError: the address is none, or cannot be listened on.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class Engine:
         listen: str = "",
         advertise: str = "",
     ) -> None:
+        if listen:
+            check_address(listen, has_keys=True)
         self._launcher = _launcher_of(on, options)
         self.name = self._launcher.name
         if bounds.is_elastic and not self._launcher.is_elastic:
@@ -60,20 +67,32 @@ class Engine:
             )
         self._launcher.most = bounds.most
         self._wanted = self._count = bounds.least
-        self._launcher.connect()
-        reach = self._launcher.reach()
-        self._advertise = advertise or reach.advertise
         if listen and not listen.startswith("tcp://"):
             raise OptionError(f"--on {self.name} needs a tcp:// address, not --listen {listen}")
-        host = "0.0.0.0" if advertise and not listen else reach.bind
-        #: where the master is to listen
-        self.listen = listen or f"tcp://{host}:0"
-        #: of the master, made for this run, which accept the slaves of this run
-        self.server_keys, self._slave_keys = keys_for_a_run()
+        self._launcher.connect()
+        try:
+            reach = self._launcher.reach()
+            self._advertise = advertise or reach.advertise
+            host = "0.0.0.0" if advertise else reach.bind
+            #: of the master, made for this run, which accept the slaves of this run
+            self.server_keys, self._slave_keys = keys_for_a_run()
+            #: where slaves come in; whoever is the master then closes it as well
+            self.listener = ZmqListener((listen or f"tcp://{host}:0",), self.server_keys)
+        except BaseException:
+            self._launcher.stop(0.0)
+            raise
         self._thread: threading.Thread | None = None
         self._fault: VeloflowError | None = None
         self._over = threading.Event()
         self._is_stopped = False
+        self._say: Callable[[str], None] | None = None
+        self._unsaid: list[str] = []
+        self._saying = threading.Lock()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the engine runs already, and starts and stops slaves within a second."""
+        return self._launcher.is_there
 
     def offer(self, address: str, *, device: str, patience: float) -> Offer:
         """Return what slaves are told; ``address`` is what the master listens on."""
@@ -89,13 +108,17 @@ class Engine:
             patience=patience,
         )
 
-    def start(self, offer: Offer, say: Callable[[str], None]) -> None:
+    def start(self, *, device: str, patience: float) -> None:
         """Have slaves started, and looked after until :meth:`close`; does not wait for them.
 
+        It does nothing if they were started before.
+
         Args:
-            offer: see :meth:`offer`.
-            say: takes a line for the user; called from another thread.
+            device, patience: of the slaves; see :class:`~veloflow.runtime.offer.Offer`.
         """
+        if self._thread is not None:
+            return
+        offer = self.offer(self.listener.addresses[0], device=device, patience=patience)
 
         def tend() -> None:
             try:
@@ -105,7 +128,7 @@ class Engine:
                         self._count = self._wanted
                         self._launcher.resize(self._count)
                     for line in self._launcher.tend():
-                        say(line)
+                        self._tell(line)
             except VeloflowError as error:
                 self._fault = error
             except Exception as error:  # an engine's errors are its own
@@ -114,6 +137,21 @@ class Engine:
 
         self._thread = threading.Thread(target=tend, name=f"engine-{self.name}", daemon=True)
         self._thread.start()
+
+    def say_to(self, say: Callable[[str], None]) -> None:
+        """Give lines for the user to ``say``, from another thread; first those that waited."""
+        with self._saying:
+            self._say = say
+            for line in self._unsaid:
+                say(line)
+            self._unsaid.clear()
+
+    def _tell(self, line: str) -> None:
+        with self._saying:
+            if self._say is None:
+                self._unsaid.append(line)
+            else:
+                self._say(line)
 
     def scale(self, count: int) -> None:
         """Have so many slaves from now on; the launcher's thread sees to it."""
@@ -137,7 +175,52 @@ class Engine:
         if self._thread is not None:
             self._thread.join()
         failed = sys.exc_info()[0] is not None
-        self._launcher.stop(1.0 if failed else _GRACE)
+        try:
+            self._launcher.stop(_grace(failed=failed, has_master=self._say is not None))
+        finally:
+            self.listener.close()
+
+
+def _grace(*, failed: bool, has_master: bool) -> float:
+    """Return the seconds that slaves have to leave; none have been told to where no master was."""
+    if not has_master:
+        return 0.0
+    return 1.0 if failed else _GRACE
+
+
+@contextmanager
+def started_early(
+    workflow: str,
+    on: str,
+    options: Mapping[str, Any],
+    *,
+    slaves: str,
+    listen: Sequence[str],
+    advertise: str,
+    device: str,
+    patience: float,
+) -> Iterator[Engine | str]:
+    """Give an engine that starts slaves while the master still loads what it needs itself.
+
+    That is worth it, and done, where the engine runs already. Otherwise its name is given back, as
+    where something is wrong that can be seen at once: it is told by whoever looks at all options.
+    When this ends, the slaves are gone.
+
+    Args:
+        workflow, on, slaves, listen, advertise, device, patience: see :func:`veloflow.run`.
+        options: the engine's.
+
+    Raises:
+        NotFoundError, OptionError, EngineError, InputError: see :class:`Engine`.
+    """
+    if len(listen) > 1 or not is_known(workflow) or not open_launcher(on, options).is_there:
+        yield on
+        return
+    bounds, address = Bounds.parse(slaves), listen[0] if listen else ""
+    made = Engine(on, options, bounds=bounds, listen=address, advertise=advertise)
+    with closing(made) as engine:
+        engine.start(device=device, patience=patience)
+        yield engine
 
 
 def _launcher_of(on: object, options: Mapping[str, Any]) -> Launcher[msgspec.Struct]:

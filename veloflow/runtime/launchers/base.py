@@ -85,6 +85,15 @@ class Launcher(ABC, Generic[O]):
         """Return where the engine's slaves reach the master; by default on this machine only."""
         return Reach()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the engine runs already, and starts and stops slaves within a second.
+
+        Then slaves are started before the master knows that it can run, which is told before
+        :meth:`connect`; by default not.
+        """
+        return False
+
     @abstractmethod
     def start(self, count: int, offer: Offer) -> None:
         """Ask the engine for so many slaves; 0 for as many as it has places for.

@@ -68,8 +68,13 @@ class DaskLauncher(Launcher[DaskOptions]):
         self._wanted: int | None = None
         self._cluster: Any = None
         self._client: Any = self.handle
-        if self.handle is not None or self.options.address or self.options.scheduler_file:
+        if self.is_there:
             self._connect()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a cluster was named or given; otherwise one is started."""
+        return bool(self.handle or self.options.address or self.options.scheduler_file)
 
     def _connect(self) -> None:
         try:

@@ -81,6 +81,11 @@ class RayLauncher(Launcher[RayOptions]):
                 "one with ray start --head"
             ) from None
 
+    @property
+    def is_there(self) -> bool:
+        """Whether a cluster was named or given; otherwise one may have to be started."""
+        return bool(self.handle or self.options.address)
+
     def reach(self) -> Reach:
         """Return this node's address, as Ray uses it."""
         own = str(self._ray.util.get_node_ip_address())

@@ -820,6 +820,8 @@ def _not_finite(client: bytes, lease: LeaseId) -> Rejected:
 
 def _others(settings: ClusterSettings) -> Others | None:
     """Return the listener for slaves that this master does not start."""
+    if settings.others is not None:
+        return settings.others
     if not settings.listen:
         return None
     if settings.listen[0].startswith("memory://"):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from veloflow.protocol.elasticity import Bounds
     from veloflow.runtime.keys import ServerKeys
     from veloflow.runtime.master.story import StoryFile
+    from veloflow.runtime.transport.connections import Others
 
 __all__ = ["ClusterSettings"]
 
@@ -26,6 +27,7 @@ class ClusterSettings:
         bounds: the fewest and the most that the run is to have, where that may change.
         scale: has so many slaves from now on, where they are not local ones.
         listen: addresses for others, such as ``tcp://127.0.0.1:5555``.
+        others: the listener for others, where there is one already.
         device: of the local slaves, as ``--device`` has it.
         patience: scales every wait.
         keys: for addresses outside this machine.
@@ -44,6 +46,7 @@ class ClusterSettings:
     bounds: Bounds | None = None
     scale: Callable[[int], None] | None = None
     listen: tuple[str, ...] = ()
+    others: Others | None = None
     device: str = "auto"
     patience: float = 1.0
     keys: ServerKeys | None = None

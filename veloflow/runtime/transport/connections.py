@@ -170,7 +170,9 @@ class ZmqListener:
         self._poller.unregister(descriptor)
 
     def close(self) -> None:
-        """Close; what is not sent yet is given half a second."""
+        """Close; what is not sent yet is given half a second. The second time it does nothing."""
+        if self._socket.closed:
+            return
         self._socket.close()
         if self._guard is not None:
             self._guard.stop()
