@@ -143,10 +143,14 @@ _NOTES = """
             file.write(" ".join(str(one) for one in (int(loaded), *(s.pid for s in self.slaves))))
 """
 
-#: a definition that takes long to load
+#: a definition that takes long to load; what runs tests in the background has SIGINT ignored
 _SLOW = """
+import signal
 import time
+from pathlib import Path
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
+Path("loading").touch()
 time.sleep(60)
 
 
@@ -232,7 +236,9 @@ def test_ctrl_c_while_the_master_loads_takes_the_slaves_back(running_engine):
     with subprocess.Popen(command("./slow.py"), stderr=subprocess.PIPE, text=True) as process:
         _, pids = started(running_engine)
         assert are_running(pids) == pids
-        time.sleep(1.0)
+        while not (running_engine / "loading").exists():
+            assert process.poll() is None, "it ended before it was interrupted"
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (130, "veloflow: interrupted\n")
