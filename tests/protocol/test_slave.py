@@ -164,10 +164,41 @@ def test_it_ends_its_job_before_it_leaves():
 
 
 def test_an_idle_slave_leaves_at_once():
-    actions = Stage()(TermAsked())
-    assert isinstance(actions[0].message, Bye)
-    assert isinstance(actions[1], Exit)
+    stage = Stage()
+    assert stage(TermAsked()) == [
+        Tell(Bye("it leaves in good order")),
+        Exit(0, "left in good order"),
+    ]
+    assert stage.slave.state is State.DONE
     assert Stage(welcomed=False)(TermAsked("enough")) == [Exit(0, "enough")]
+
+
+def test_who_is_leaving_when_the_master_is_another_just_goes():
+    stage = Stage()
+    stage.gets(0)
+    stage.slave.begin()
+    stage(TermAsked())
+    assert stage.hears(Introduce()) == [Exit(0, "the master it worked for is gone")]
+
+
+def test_a_slave_that_is_not_known_any_more_says_so_and_greets_as_at_first():
+    slave = Slave(HELLO, patience=2.0)
+    slave.start(0.0)
+    assert slave.handle(Said(Introduce()), 0.5) == [], "it is greeting already"
+    assert slave.handle(Tick(), 1.5) == []
+    slave.handle(Said(Welcome("s1", "run", 0.25)), 2.0)
+    assert slave.handle(Tick(), 3.0) == []
+    said, hello = slave.handle(Said(Introduce()), 4.0)
+    text = "the master does not know this slave any more: saying hello again"
+    assert said == Say("info", text)
+    assert hello.message.former == "s1"
+    assert slave.deadline == 6.0
+
+
+def test_it_waits_a_second_unless_it_is_told_to_be_patient():
+    slave = Slave(HELLO)
+    slave.start(0.0)
+    assert slave.deadline == 1.0
 
 
 def test_to_be_asked_to_leave_twice_is_to_be_asked_once():
@@ -225,12 +256,17 @@ def test_what_is_computed_for_an_old_run_is_not_told_to_the_new_one():
     assert stage(Computed(update(0))) == []
 
 
-@pytest.mark.parametrize(("message", "code"), [(Refusal("no"), 2), (Stop("over"), 0)])
-def test_it_goes_when_it_is_told_to(message, code):
+@pytest.mark.parametrize(
+    ("message", "end"),
+    [
+        (Refusal("no"), Exit(2, "the master refuses this slave: no")),
+        (Stop("over"), Exit(0, "over")),
+    ],
+)
+def test_it_goes_when_it_is_told_to(message, end):
     for welcomed in (True, False):
         stage = Stage(welcomed=welcomed)
-        [action] = stage.hears(message)
-        assert action.code == code
+        assert stage.hears(message) == [end]
         assert stage.slave.state is State.DONE
         assert stage(Tick(), 1e6) == []
 
