@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from veloflow.devices.tracing import Observer
     from veloflow.devices.window import Window
 
-__all__ = ["Array", "Device", "DeviceInfo", "Launch", "Program", "Space"]
+__all__ = ["Array", "Device", "DeviceInfo", "Launch", "Program", "Space", "in_turn"]
 
 
 class Launch(Protocol):
@@ -33,6 +33,16 @@ class Launch(Protocol):
 
     def __call__(self, **scalars: float) -> None:
         """Compute, or enqueue the computation, and return without waiting."""
+
+
+def in_turn(launches: Sequence[Callable[[], object]]) -> Launch:
+    """Return what launches all of these, one after the other, without scalars."""
+
+    def launch() -> None:
+        for one in launches:
+            one()
+
+    return cast("Launch", launch)
 
 
 class Array:

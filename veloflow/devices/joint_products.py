@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from veloflow.devices.base import in_turn
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -50,9 +51,4 @@ def one_by_one(
             launches.append(device.gemm(ones, a, out.reshape(1, out.size)))
         else:
             launches.append(device.gemm(a, factor, out, transpose_a=True))
-
-    def launch() -> None:
-        for one in launches:
-            one()
-
-    return cast("Launch", launch)
+    return in_turn(launches)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from veloflow.devices.base import in_turn
 from veloflow.errors import ShapeError
 
 if TYPE_CHECKING:
@@ -125,9 +126,4 @@ def by_steps(
             product, turned = arrays[recurrence.product], recurrence.transpose_b
             launches.append(device.gemm(matrix, weights, product, transpose_b=turned))
         launches.append(partial(program, **scalars))
-
-    def launch() -> None:
-        for one in launches:
-            one()
-
-    return cast("Launch", launch)
+    return in_turn(launches)

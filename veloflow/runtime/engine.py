@@ -89,11 +89,6 @@ class Engine:
         self._unsaid: list[str] = []
         self._saying = threading.Lock()
 
-    @property
-    def is_there(self) -> bool:
-        """Whether the engine runs already, and starts and stops slaves within a second."""
-        return self._launcher.is_there
-
     def offer(self, address: str, *, device: str, patience: float) -> Offer:
         """Return what slaves are told; ``address`` is what the master listens on."""
         port = address.rpartition(":")[2]
@@ -213,11 +208,12 @@ def started_early(
     Raises:
         NotFoundError, OptionError, EngineError, InputError: see :class:`Engine`.
     """
-    if len(listen) > 1 or not is_known(workflow) or not open_launcher(on, options).is_there:
+    launcher = open_launcher(on, options) if len(listen) <= 1 and is_known(workflow) else None
+    if launcher is None or not launcher.is_there:
         yield on
         return
     bounds, address = Bounds.parse(slaves), listen[0] if listen else ""
-    made = Engine(on, options, bounds=bounds, listen=address, advertise=advertise)
+    made = Engine(launcher, {}, bounds=bounds, listen=address, advertise=advertise)
     with closing(made) as engine:
         engine.start(device=device, patience=patience)
         yield engine

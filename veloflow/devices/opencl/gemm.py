@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from veloflow.devices.base import in_turn
 from veloflow.devices.expressions import Expression, element
 from veloflow.devices.numpy_lowering import substitute
 from veloflow.devices.opencl.elementwise import elementwise
@@ -104,12 +105,7 @@ def _by_blas(
     if activation is not None:
         formula = substitute(activation, {"x": formula})
     finish = elementwise(engine, {"out": formula}, matrix)
-
-    def launch() -> None:
-        multiply()
-        finish()
-
-    return cast("Launch", launch)
+    return in_turn([multiply, finish])
 
 
 def _problem(

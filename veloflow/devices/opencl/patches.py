@@ -8,12 +8,13 @@ some images at a time are unfolded, multiplied and, on the way back, folded agai
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from veloflow.devices.base import in_turn
 from veloflow.devices.expressions import element
 from veloflow.devices.numpy_convolution import Parts
 from veloflow.devices.opencl.engine import Engine, Variant
@@ -77,7 +78,7 @@ class Patches:
                     activation=activation,
                 )
             )  # fmt: skip
-        return _all(steps)
+        return in_turn(steps)
 
     def backward(
         self,
@@ -112,7 +113,7 @@ class Patches:
                 steps.append(self.device.gemm(errors, matrix, self._flat(rows)))
                 arrays = {"rows": rows, "dx": gradients["dx"]}
                 steps.append(self._move("fold_patches", arrays, first, count))
-        return _all(steps)
+        return in_turn(steps)
 
     def _to_weights(
         self, delta: Array, x: Array, dw: Array, first: int, count: int
@@ -211,11 +212,3 @@ def _twin(name: str, window: Window, first: int, count: int) -> Twin:
         return cast("Launch", launch)
 
     return twin
-
-
-def _all(steps: Sequence[Callable[[], object]]) -> Launch:
-    def launch() -> None:
-        for step in steps:
-            step()
-
-    return cast("Launch", launch)

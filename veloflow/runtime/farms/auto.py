@@ -96,9 +96,8 @@ class AutoFarm(PieceFarm):
         self._inner.label = "auto: measuring"
         self._is_measuring, self._is_epoch_over = True, False
         self._source = _Counted()
-        self._before: tuple[NDArray[np.floating], Leftover] | None = (
-            None  # the best, to undo a trial
-        )
+        #: the best parameters, to go back to where the loss rises
+        self._before: tuple[NDArray[np.floating], Leftover] | None = None
         self._handover = Handover(parameters, crew)
         self._choices: list[dict[str, Any]] = []
 
